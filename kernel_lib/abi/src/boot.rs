@@ -1,0 +1,58 @@
+//! The boot page (written by the VMM before the first vCPU runs) and the time page (updated by the VMM while the guest runs).
+
+use core::sync::atomic::{AtomicU32, AtomicU64};
+
+pub const MAGIC: u64 = 0x4c69_7465_426f_7831; // "LiteBox1"
+pub const VERSION: u32 = 1;
+
+/// At guest-physical [`crate::layout::BOOT_PAGE`].
+#[repr(C)]
+pub struct BootPage {
+    pub magic: u64,
+    pub version: u32,
+    /// vCPUs the guest may start (vCPU 0 is running), 1..=64.
+    pub vcpus: u32,
+    /// End of the RAM present at start, guest-physical.
+    pub ram_end: u64,
+    /// Most bytes of RAM the guest may ever have (the container's memory limit, rounded up to 2 MiB).
+    pub ram_limit: u64,
+    /// First free guest-physical byte behind the image, page aligned.
+    pub image_end: u64,
+    /// The postcard-encoded [`crate::config::ContainerSpec`] at [`crate::layout::BOOT_CONFIG`], in bytes.
+    pub config_bytes: u64,
+    /// End of the DAX window that is backed by a memory slot at start, guest-physical; 0: no window.
+    pub dax_end: u64,
+    /// Bytes of an XSAVE area for [`Self::xcr0`], and the feature mask set by the VMM.
+    pub xsave_bytes: u32,
+    /// 1: an exit costs less than the ring (hardware KVM), so short requests go through [`crate::layout::port::REQUEST`].
+    pub exits_are_cheap: u32,
+    pub xcr0: u64,
+    pub random_seed: [u64; 4],
+    /// Set by the guest before [`crate::layout::port::PANIC`].
+    pub panic_bytes: u64,
+    pub panic_text: [u8; 1024],
+    pub cpus: [CpuShared; crate::layout::MAX_VCPUS],
+}
+
+#[repr(C)]
+pub struct CpuShared {
+    /// Guest-physical address whose host file page vanished, plus 1; 0: none. Written by the VMM, cleared by the guest.
+    pub bus_error: AtomicU64,
+}
+
+/// At guest-physical [`crate::layout::TIME_PAGE`]; a seqlock: odd while the VMM writes.
+/// `ns = (((tsc - tsc_base) as u128 * mult as u128) >> 32) as u64 + base`.
+#[repr(C)]
+pub struct TimePage {
+    pub sequence: AtomicU32,
+    pub pad: u32,
+    pub tsc_base: AtomicU64,
+    pub mult: AtomicU64,
+    /// CLOCK_MONOTONIC (and BOOTTIME) of the host at `tsc_base`, ns.
+    pub monotonic_base: AtomicU64,
+    /// CLOCK_REALTIME at `tsc_base`, ns.
+    pub realtime_base: AtomicU64,
+    /// Rate of the local APIC timer's input with divisor 1, per second.
+    pub apic_timer_hz: AtomicU64,
+    pub tsc_hz: AtomicU64,
+}

@@ -1,0 +1,2 @@
+//! Hardware abstraction of the guest.
+#![cfg_attr(not(test), no_std)]
