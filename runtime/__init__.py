@@ -1,0 +1,1 @@
+"""LiteBox's OCI runtime: from a bundle's config.json to a running micro-VM."""
