@@ -1,0 +1,87 @@
+# LiteBox: build, run, test. `make help` lists the targets.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+BUILD := $(CURDIR)/build
+VENV := $(BUILD)/venv
+PYTHON := $(VENV)/bin/python
+LIB := $(BUILD)/lib/litebox
+CARGO := cargo
+TARGET := kernel_lib/target
+PREFIX ?= /usr/local
+PYTEST_ARGS ?=
+
+# The guest image has its own linker script and no unwinder, so it is built apart from the host's crates.
+HOST_CRATES := -p abi -p linux_abi -p hal -p libos -p vmm -p vmm_bin
+
+.PHONY: help
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
+
+.PHONY: build
+build: $(VENV)/ready rust launchers ## build/bin/litebox, build/bin/containerd-shim-litebox-v1 and what they need
+
+.PHONY: rust
+rust:
+	@command -v $(CARGO) >/dev/null || deploy/requirements
+	cd kernel_lib && $(CARGO) build -q --release -p vmm_bin
+	cd kernel_lib && $(CARGO) build -q --release -p kernel
+	install -D -m 755 $(TARGET)/release/litebox-vmm $(LIB)/litebox-vmm
+	install -D -m 644 $(TARGET)/release/litebox-kernel $(LIB)/litebox-kernel
+
+$(VENV)/ready: pyproject.toml
+	@python3 -c 'import ensurepip' 2>/dev/null || deploy/requirements
+	python3 -m venv $(VENV)
+	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]'
+	touch $@
+
+.PHONY: launchers
+launchers: $(VENV)/ready
+	@$(PYTHON) deploy/launchers.py --python $(PYTHON) --path $(CURDIR) \
+	    --path "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(BUILD)/bin
+
+.PHONY: install
+install: build ## installs into PREFIX (default /usr/local): bin/ and lib/litebox/
+	install -D -m 755 $(LIB)/litebox-vmm $(DESTDIR)$(PREFIX)/lib/litebox/litebox-vmm
+	install -D -m 644 $(LIB)/litebox-kernel $(DESTDIR)$(PREFIX)/lib/litebox/litebox-kernel
+	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/python
+	$(PYTHON) -m pip install -q --disable-pip-version-check --target $(DESTDIR)$(PREFIX)/lib/litebox/python .
+	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/python/bin
+	$(PYTHON) deploy/launchers.py --python "$$(readlink -f $(PYTHON))" --path $(PREFIX)/lib/litebox/python $(DESTDIR)$(PREFIX)/bin
+
+.PHONY: run
+run: ## installs what is missing, builds, and shows a real program running in a micro-VM
+	@deploy/requirements
+	@$(MAKE) -s build
+	@$(PYTHON) deploy/demo.py $(BUILD)/bin/litebox
+
+.PHONY: guest
+guest:
+	@$(MAKE) -s -C tests/guest OUT=$(BUILD)/guest
+
+.PHONY: test
+test: ## everything that CI runs
+	@deploy/requirements --test
+	@$(MAKE) -s build guest
+	@$(MAKE) -s lint
+	cd kernel_lib && $(CARGO) test -q $(HOST_CRATES)
+	$(PYTHON) -m pytest -q $(PYTEST_ARGS)
+
+.PHONY: lint
+lint: $(VENV)/ready ## ruff, mypy --strict, rustfmt, clippy with warnings as errors
+	$(VENV)/bin/ruff check -q .
+	$(VENV)/bin/ruff format -q --check .
+	$(VENV)/bin/mypy --no-error-summary $(wildcard oci_spec runtime shim) deploy tests
+	cd kernel_lib && $(CARGO) fmt --check
+	cd kernel_lib && $(CARGO) clippy -q --all-targets $(HOST_CRATES) -- -D warnings
+	cd kernel_lib && $(CARGO) clippy -q -p kernel -- -D warnings
+
+.PHONY: bench
+bench: build guest ## the benchmark table: each row against native and runc, with its goal
+	@deploy/requirements --test
+	@$(PYTHON) tests/bench/run.py
+
+.PHONY: clean
+clean: ## removes build/ and cargo's target folder
+	rm -rf $(BUILD) $(TARGET)
