@@ -1,8 +1,8 @@
 //! Host requests: everything a guest can ask of its VMM. `docs/host-interface.md` is generated from [`TABLE`].
 //!
 //! A request is a [`Slot`]. The guest fills it, sets `state` to [`SUBMITTED`] and pushes the slot's number to the [`SubmissionRing`]; a
-//! server thread of the VMM copies the slot, serves it, writes `result` and `out`, sets `state` to [`DONE`] and posts
-//! [`crate::event::EventKind::Completion`]. `result` is a value >= 0 or a negated Linux errno.
+//! server thread of the VMM copies the slot, serves it, writes `result` and `out`, swaps `state` to [`DONE`] and, only if it was
+//! [`SUBMITTED_NOTIFY`], posts [`crate::event::EventKind::Completion`]. `result` is a value >= 0 or a negated Linux errno.
 //!
 //! Memory is named by guest-physical address and length; RAM only, never the DAX window unless a table row says so. Names are
 //! (handle of a mount's root or of an open file, relative path): no leading '/', no empty component, no `.` or `..`, at most 4095
@@ -22,6 +22,9 @@ pub const STREAM: u64 = u64::MAX;
 pub const FREE: u32 = 0;
 pub const SUBMITTED: u32 = 1;
 pub const DONE: u32 = 2;
+/// Submitted, and the guest sleeps for it: it moves SUBMITTED to this by compare-and-swap when it gives up polling. The VMM ends a
+/// request by swapping in [`DONE`] and posts the completion event only when it finds this.
+pub const SUBMITTED_NOTIFY: u32 = 3;
 
 /// 128 bytes, at guest-physical [`crate::layout::REQUEST_SLOTS`].
 #[repr(C, align(64))]

@@ -1,0 +1,173 @@
+//! Open file descriptions (open(2): "open file description") and the operations behind them.
+
+use crate::errno::{Errno, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE};
+use crate::io::IoBuffer;
+use crate::mm::Pages;
+use crate::process::Task;
+use crate::sync::Mutex;
+use crate::wait::WaitQueue;
+use crate::SysResult;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// EPOLL* bits (the same values as POLL*).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Events(pub u32);
+
+impl Events {
+    pub const IN: Self = Self(0x1);
+    pub const PRI: Self = Self(0x2);
+    pub const OUT: Self = Self(0x4);
+    pub const ERR: Self = Self(0x8);
+    pub const HUP: Self = Self(0x10);
+    pub const RDNORM: Self = Self(0x40);
+    pub const WRNORM: Self = Self(0x100);
+    pub const RDHUP: Self = Self(0x2000);
+
+    pub const fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+impl core::ops::BitOr for Events {
+    type Output = Self;
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl core::ops::BitOrAssign for Events {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum SeekFrom {
+    Start(i64),
+    Current(i64),
+    End(i64),
+    Data(i64),
+    Hole(i64),
+}
+
+/// What an open file can do. Defaults answer as Linux does for files that lack the operation.
+///
+/// Streams (pipes, sockets, terminals) implement `read` and `write` and look at `file.nonblocking()`; seekable files implement
+/// `read_at` and `write_at`, and the system-call layer keeps the position.
+#[allow(unused_variables)]
+pub trait FileOps: Send + Sync + Any {
+    /// Whether `read_at`/`write_at` (with a position) are what this file implements.
+    fn seekable(&self) -> bool {
+        false
+    }
+    fn read(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
+        Err(EINVAL)
+    }
+    fn write(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
+        Err(EINVAL)
+    }
+    fn read_at(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>, offset: u64) -> SysResult {
+        Err(ESPIPE)
+    }
+    fn write_at(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>, offset: u64) -> SysResult {
+        Err(ESPIPE)
+    }
+    /// O_APPEND writes of seekable files: writes at the end, gives (bytes, new position).
+    fn append(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> Result<(usize, u64), Errno> {
+        Err(ESPIPE)
+    }
+    /// The new position for lseek(2); `current` is the present one.
+    fn seek(&self, file: &OpenFile, current: u64, to: SeekFrom) -> Result<u64, Errno> {
+        Err(ESPIPE)
+    }
+    /// Present readiness. Regular files are always ready.
+    fn poll(&self, file: &OpenFile) -> Events {
+        Events::IN | Events::OUT | Events::RDNORM | Events::WRNORM
+    }
+    /// Woken whenever `poll` may have changed. None: it never changes.
+    fn poll_queue(&self, file: &OpenFile) -> Option<&WaitQueue> {
+        None
+    }
+    fn ioctl(&self, file: &OpenFile, task: &Arc<Task>, request: u32, argument: u64) -> SysResult {
+        Err(ENOTTY)
+    }
+    /// getdents64(2): fills the buffer with whole records, moves the position cookie on.
+    fn read_directory(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
+        Err(ENOTDIR)
+    }
+    /// The object to map (mmap(2)). ENODEV: cannot be mapped.
+    fn pages(&self, file: &OpenFile) -> Result<Arc<dyn Pages>, Errno> {
+        Err(ENODEV)
+    }
+    /// The last descriptor (and mapping) of this open file description is gone.
+    fn release(&self, file: &OpenFile) {}
+    /// A descriptor (not the last) was closed by `task`: POSIX record locks.
+    fn flush(&self, file: &OpenFile) {}
+    /// fcntl(F_SETFL) changed the flags.
+    fn flags_changed(&self, file: &OpenFile) {}
+    /// For downcasts (`as_any().downcast_ref::<Pipe>()`).
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// An open file description: what dup(2) and fork(2) share.
+pub struct OpenFile {
+    pub ops: Arc<dyn FileOps>,
+    /// O_* status flags and access mode.
+    flags: AtomicU32,
+    pub position: Mutex<u64>,
+    /// Where it was opened: file systems' files have one; pipes, sockets, anonymous files do not (they name themselves).
+    pub location: Option<crate::fs::Location>,
+    /// F_SETOWN, F_SETSIG.
+    pub owner: hal::sync::SpinLock<(i32, i32)>,
+}
+
+pub const O_ACCMODE: u32 = 3;
+pub const O_WRONLY: u32 = 1;
+pub const O_RDWR: u32 = 2;
+pub const O_APPEND: u32 = 0o2000;
+pub const O_NONBLOCK: u32 = 0o4000;
+pub const O_PATH: u32 = 0o10_000_000;
+pub const O_CLOEXEC: u32 = 0o2_000_000;
+
+impl OpenFile {
+    pub fn new(ops: Arc<dyn FileOps>, flags: u32) -> Arc<Self> {
+        Self::at(ops, flags, None)
+    }
+
+    pub fn at(ops: Arc<dyn FileOps>, flags: u32, location: Option<crate::fs::Location>) -> Arc<Self> {
+        Arc::new(Self { ops, flags: AtomicU32::new(flags), position: Mutex::new(0), location, owner: Default::default() })
+    }
+
+    pub fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+    pub fn set_flags(&self, flags: u32) {
+        self.flags.store(flags, Ordering::Relaxed);
+        self.ops.flags_changed(self);
+    }
+    pub fn nonblocking(&self) -> bool {
+        self.flags() & O_NONBLOCK != 0
+    }
+    pub fn readable(&self) -> bool {
+        self.flags() & O_PATH == 0 && self.flags() & O_ACCMODE != O_WRONLY
+    }
+    pub fn writable(&self) -> bool {
+        self.flags() & O_PATH == 0 && self.flags() & O_ACCMODE != 0
+    }
+    /// The operations as a concrete type.
+    pub fn ops_as<T: 'static>(&self) -> Option<&T> {
+        self.ops.as_any().downcast_ref::<T>()
+    }
+}
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        let ops = self.ops.clone();
+        ops.release(self);
+    }
+}

@@ -1,0 +1,90 @@
+//! Host requests for the rest of the library OS: submit, wait without holding up the vCPU, answer.
+
+use crate::errno::Errno;
+use crate::sched;
+use crate::wait::{Interruptible, WaitQueue};
+use abi::request::Segment;
+use alloc::vec::Vec;
+use hal::host::{Answer, Request, Ticket};
+use hal::sync::SpinLock;
+
+/// How long a vCPU polls for an answer before the task sleeps, ns. A polling server answers a short request within this.
+const SPIN_NS: u64 = 60_000;
+
+static COMPLETION: [WaitQueue; 64] = [const { WaitQueue::new() }; 64];
+static EXHAUSTED: WaitQueue = WaitQueue::new();
+static READY: SpinLock<Vec<Option<alloc::sync::Weak<dyn ReadyListener>>>> = SpinLock::new(Vec::new());
+
+/// An object behind a host handle that wants to know when the handle becomes ready.
+pub trait ReadyListener: Send + Sync {
+    /// EPOLL* bits that became true. Called outside of any lock; must not sleep.
+    fn ready(&self, events: u32);
+}
+
+/// Calls the host and waits for the answer. Not interruptible: every request is bounded by the host.
+pub fn call(request: &Request, segments: &[Segment]) -> Result<Answer, Errno> {
+    let mut ticket = loop {
+        if let Some(ticket) = hal::host::submit(request, segments) {
+            break ticket;
+        }
+        let deadline = hal::time::monotonic() + 1_000_000;
+        let _ = EXHAUSTED.wait(Interruptible::No, Some(deadline), || None::<()>);
+    };
+    let limit = hal::time::monotonic() + SPIN_NS;
+    while !hal::host::is_done(&ticket) && hal::time::monotonic() < limit && !sched::others_want_to_run() {
+        core::hint::spin_loop();
+    }
+    loop {
+        match hal::host::poll(ticket) {
+            Ok(answer) => {
+                EXHAUSTED.wake_one();
+                return answer;
+            }
+            Err(pending) => {
+                ticket = pending;
+                wait_for(&ticket);
+            }
+        }
+    }
+}
+
+fn wait_for(ticket: &Ticket) {
+    if hal::host::notify(ticket) {
+        let queue = &COMPLETION[ticket.slot() as usize % COMPLETION.len()];
+        let _ = queue.wait(Interruptible::No, None, || hal::host::is_done(ticket).then_some(()));
+    }
+}
+
+/// From now on `listener` hears of the handle's readiness (it still has to ask the VMM to watch it).
+pub fn listen(handle: u32, listener: &alloc::sync::Arc<dyn ReadyListener>) {
+    let mut ready = READY.lock();
+    let index = handle as usize;
+    if ready.len() <= index {
+        ready.resize(index + 1, None);
+    }
+    ready[index] = Some(alloc::sync::Arc::downgrade(listener));
+}
+
+pub fn unlisten(handle: u32) {
+    if let Some(entry) = READY.lock().get_mut(handle as usize) {
+        *entry = None;
+    }
+}
+
+/// Takes every waiting event from the VMM. Called by the scheduler on the way out and in the idle loop; does not sleep.
+pub fn drain_events() {
+    use abi::event::EventKind;
+    while let Some(event) = hal::host::next_event() {
+        match event.kind {
+            EventKind::Completion => COMPLETION[event.argument as usize % COMPLETION.len()].wake_all(),
+            EventKind::Ready => {
+                let listener = READY.lock().get(event.argument as usize).cloned().flatten();
+                if let Some(listener) = listener.and_then(|weak| weak.upgrade()) {
+                    listener.ready(event.value as u32);
+                }
+            }
+            EventKind::Control => crate::boot::control_waits(),
+            EventKind::Notify => crate::fs::host_notify(event.argument),
+        }
+    }
+}

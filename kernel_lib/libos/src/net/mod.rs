@@ -1,0 +1,1 @@
+//! Sockets: unix sockets in the guest, internet sockets as sockets of the host.

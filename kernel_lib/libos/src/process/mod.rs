@@ -1,0 +1,32 @@
+//! Processes (thread groups) and tasks (threads), their life and their relations.
+
+mod task;
+
+pub use task::{Process, Task};
+
+use hal::context::UserContext;
+
+/// A system call came in: dispatches, applies restart rules, leaves the result in RAX.
+pub fn system_call(_context: &mut UserContext) {}
+
+/// On the way back to the program with something pending: deliver signals, stop, exit.
+pub fn before_return(_context: &mut UserContext) {}
+
+/// User and group ids, capabilities, securebits, no_new_privs (credentials(7)). Owned by the process family.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    pub uid: u32,
+    pub euid: u32,
+    pub suid: u32,
+    pub fsuid: u32,
+    pub gid: u32,
+    pub egid: u32,
+    pub sgid: u32,
+    pub fsgid: u32,
+    pub groups: alloc::vec::Vec<u32>,
+    pub effective: u64,
+    pub permitted: u64,
+    pub inheritable: u64,
+    pub bounding: u64,
+    pub ambient: u64,
+}
