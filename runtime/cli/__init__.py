@@ -1,0 +1,1 @@
+"""The `litebox` command line."""
