@@ -319,7 +319,9 @@ def _plan_namespaces(plan: Plan, linux: Json) -> set[str]:
         if kind not in _NAMESPACES_OF_THE_GUEST:
             plan.namespaces.append(Namespace(kind, path))
     if "pid" not in seen:
-        plan.warnings.append("linux.namespaces: no pid namespace asked for; the micro-VM has one of its own all the same")
+        plan.warnings.append(
+            "linux.namespaces: no pid namespace asked for; the micro-VM has one of its own all the same"
+        )
     if "mount" not in seen:
         plan.warnings.append(
             "linux.namespaces: no mount namespace asked for; the micro-VM has one of its own all the same"
@@ -328,7 +330,9 @@ def _plan_namespaces(plan: Plan, linux: Json) -> set[str]:
     if "user" in seen:
         if not plan.user_namespace_path:
             if not uid or not gid:
-                raise InvalidSpec("linux.uidMappings: found none; a new user namespace needs uidMappings and gidMappings")
+                raise InvalidSpec(
+                    "linux.uidMappings: found none; a new user namespace needs uidMappings and gidMappings"
+                )
             plan.uid_gid_mappings = (uid, gid)
     elif uid or gid:
         raise InvalidSpec("linux.uidMappings: found mappings without a user namespace in linux.namespaces")
@@ -397,9 +401,7 @@ def _plan_mounts(plan: Plan, config: Json, linux: Json, bundle: str, handle: int
     annotations: Json = config.get("annotations") or {}
     sharing = annotations.get("dev.litebox.rootfs", "exclusive")
     if sharing not in ("exclusive", "shared", "overlay"):
-        raise InvalidSpec(
-            f"annotations['dev.litebox.rootfs']: found {sharing!r}; allowed: exclusive, shared, overlay"
-        )
+        raise InvalidSpec(f"annotations['dev.litebox.rootfs']: found {sharing!r}; allowed: exclusive, shared, overlay")
     spec = _mount_spec("/", "overlay" if sharing == "overlay" else "host", "rootfs", "ext4", handle)
     spec["exclusive"] = sharing != "shared"
     spec["readonly"] = readonly
@@ -499,11 +501,12 @@ def _plan_mount(mount: Json, where: str, bundle: str, handle: int) -> tuple[Json
     spec["noexec"] = bool(attributes & mount_options.NOEXEC)
     spec["noatime"] = bool(attributes & mount_options.NOATIME)
     if tree:
-        tree.attributes = options.attributes & (mount_options.RDONLY | mount_options.NOATIME | mount_options.NOSYMFOLLOW)
+        tree.attributes = options.attributes & (
+            mount_options.RDONLY | mount_options.NOATIME | mount_options.NOSYMFOLLOW
+        )
         # The VMM must never meet a device node or a set-uid file it could act on, whatever the guest may see.
         tree.recursive_attributes = (
-            options.recursive_attributes
-            & (mount_options.RDONLY | mount_options.NOATIME | mount_options.NOSYMFOLLOW)
+            options.recursive_attributes & (mount_options.RDONLY | mount_options.NOATIME | mount_options.NOSYMFOLLOW)
             | mount_options.NOSUID
             | mount_options.NODEV
         )
@@ -557,9 +560,8 @@ def _plan_sysctl(plan: Plan, linux: Json) -> list[tuple[str, str]]:
                     f"linux.sysctl[{name!r}]: not allowed in the host's network namespace; add a network namespace"
                 )
             plan.host_sysctl.append((dotted, value))
-        elif (
-            dotted in ("kernel.domainname", "kernel.hostname", "kernel.sem")
-            or dotted.startswith(("kernel.msg", "kernel.shm", "fs.mqueue."))
+        elif dotted in ("kernel.domainname", "kernel.hostname", "kernel.sem") or dotted.startswith(
+            ("kernel.msg", "kernel.shm", "fs.mqueue.")
         ):
             guest.append((dotted, value))
         else:
@@ -580,7 +582,7 @@ def _plan_capabilities(capabilities: Json, warnings: list[str]) -> Json:
 
 def all_capabilities() -> Json:
     """Masks with everything but the ambient set."""
-    return {key: ALL_CAPABILITIES for key in ("bounding", "effective", "permitted")} | {"inheritable": 0, "ambient": 0}
+    return dict.fromkeys(("bounding", "effective", "permitted"), ALL_CAPABILITIES) | {"inheritable": 0, "ambient": 0}
 
 
 def capability_names() -> list[str]:
