@@ -403,7 +403,7 @@ def _plan_mounts(plan: Plan, config: Json, linux: Json, bundle: str, handle: int
     if sharing not in ("exclusive", "shared", "overlay"):
         raise InvalidSpec(f"annotations['dev.litebox.rootfs']: found {sharing!r}; allowed: exclusive, shared, overlay")
     spec = _mount_spec("/", "overlay" if sharing == "overlay" else "host", "rootfs", "ext4", handle)
-    spec["exclusive"] = sharing != "shared"
+    spec["exclusive"] = sharing == "exclusive"
     spec["readonly"] = readonly
     tree = Tree(handle, spec, "root.path", plan.rootfs)
     tree.recursive = True

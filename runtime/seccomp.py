@@ -58,22 +58,10 @@ def translate(seccomp: dict[str, Any]) -> dict[str, Any] | None:
         numbers = sorted({SYSCALLS[name] for name in rule["names"] if name in SYSCALLS})
         if not numbers or action == default:
             continue
-        for arguments in _alternatives(rule.get("args") or []):
-            rules.append(
-                {
-                    "syscalls": numbers,
-                    "action": action,
-                    "args": [
-                        {
-                            "index": argument["index"],
-                            "op": _OPERATORS[argument["op"]],
-                            "value": argument["value"],
-                            "value_two": argument.get("valueTwo", 0),
-                        }
-                        for argument in arguments
-                    ],
-                }
-            )
+        rules += [
+            {"syscalls": numbers, "action": action, "args": [_argument(argument) for argument in arguments]}
+            for arguments in _alternatives(rule.get("args") or [])
+        ]
     if default == _ACTIONS["SCMP_ACT_ALLOW"] and not rules:
         return None
     flags = 0
@@ -89,6 +77,15 @@ def _action(name: str, errno: int | None, where: str) -> int:
     if name in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
         action |= (_EPERM if errno is None else errno) & 0xFFFF
     return action
+
+
+def _argument(argument: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "index": argument["index"],
+        "op": _OPERATORS[argument["op"]],
+        "value": argument["value"],
+        "value_two": argument.get("valueTwo", 0),
+    }
 
 
 def _alternatives(arguments: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:

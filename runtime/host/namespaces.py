@@ -1,0 +1,199 @@
+"""Namespaces: opened by path and handed over by descriptor, or made for their id mappings."""
+
+from __future__ import annotations
+
+import os
+
+from runtime.errors import HostError, InvalidSpec, Unsupported
+from runtime.host import linux
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any, NoReturn
+
+    from runtime.plan import Plan
+
+    Json = dict[str, Any]
+
+_NS_GET_NSTYPE = 0xB703
+_KINDS = {
+    "network": linux.CLONE_NEWNET,
+    "ipc": linux.CLONE_NEWIPC,
+    "uts": linux.CLONE_NEWUTS,
+    "user": linux.CLONE_NEWUSER,
+    "mount": linux.CLONE_NEWNS,
+    "pid": linux.CLONE_NEWPID,
+    "cgroup": linux.CLONE_NEWCGROUP,
+    "time": linux.CLONE_NEWTIME,
+}
+
+
+def open_path(kind: str, path: str) -> int:
+    """A descriptor of the namespace at `path`, checked to be one of that kind."""
+    import fcntl
+
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise InvalidSpec(f"linux.namespaces: {kind} namespace at {path!r}: {error.strerror}") from error
+    try:
+        found = fcntl.ioctl(fd, _NS_GET_NSTYPE)
+    except OSError:
+        found = 0
+    if found != _KINDS[kind]:
+        os.close(fd)
+        raise InvalidSpec(f"linux.namespaces: {path!r} is not a {kind} namespace")
+    return fd
+
+
+def of_plan(plan: Plan) -> int | None:
+    """The user namespace the VMM is to start in, None when it is ours."""
+    if plan.uid_gid_mappings:
+        return user_namespace(*plan.uid_gid_mappings)
+    if plan.user_namespace_path:
+        return open_path("user", plan.user_namespace_path)
+    return None
+
+
+def user_namespace(uid_mappings: list[Json], gid_mappings: list[Json]) -> int:
+    """A new user namespace with these mappings, kept alive by the descriptor returned."""
+    pid, release = _fork_into(linux.CLONE_NEWUSER)
+    try:
+        write_mappings(pid, uid_mappings, gid_mappings)
+        return os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise HostError(f"user namespace: {error.strerror}", error.errno or 0) from error
+    finally:
+        release()
+
+
+def _fork_into(flags: int) -> tuple[int, Callable[[], None]]:
+    """A child that waits in new namespaces until `release` ends and reaps it."""
+    ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
+    hold_read, hold_write = os.pipe2(os.O_CLOEXEC)
+    pid = os.fork()
+    if pid == 0:
+        os.close(hold_write)
+        try:
+            linux.prctl(linux.PR_SET_PDEATHSIG, 9)
+            linux.unshare(flags)
+            os.write(ready_write, b"+")
+            os.read(hold_read, 1)
+        except OSError as error:
+            os.write(ready_write, bytes([(error.errno or 1) & 0xFF]))
+        finally:
+            os._exit(0)
+    os.close(ready_write)
+    os.close(hold_read)
+
+    def release() -> None:
+        os.close(hold_write)
+        os.waitpid(pid, 0)
+
+    answer = os.read(ready_read, 1)
+    os.close(ready_read)
+    if answer != b"+":
+        release()
+        reason = os.strerror(answer[0]) if answer else "the helper process died"
+        raise Unsupported(f"new namespaces cannot be made here: {reason}")
+    return pid, release
+
+
+def write_mappings(pid: int, uid_mappings: list[Json], gid_mappings: list[Json]) -> None:
+    """Map ids of the user namespace that `pid` is in: directly as root, by newuidmap(1) otherwise."""
+    for kind, mappings in (("gid", gid_mappings), ("uid", uid_mappings)):
+        lines = [f"{mapping['containerID']} {mapping['hostID']} {mapping['size']}" for mapping in mappings]
+        try:
+            _write(f"/proc/{pid}/{kind}_map", "\n".join(lines) + "\n")
+        except PermissionError:
+            if os.geteuid() == 0:
+                raise
+            _map_by_helper(kind, pid, lines)
+
+
+def map_self(uid: int, gid: int) -> None:
+    """Root inside is `uid` outside: what an unprivileged process may map by itself, after unshare(CLONE_NEWUSER)."""
+    _write("/proc/self/setgroups", "deny")
+    _write("/proc/self/gid_map", f"0 {gid} 1\n")
+    _write("/proc/self/uid_map", f"0 {uid} 1\n")
+
+
+def _map_by_helper(kind: str, pid: int, lines: list[str]) -> None:
+    import subprocess
+
+    command = [f"new{kind}map", str(pid), *" ".join(lines).split()]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False, text=True, stdin=subprocess.DEVNULL)
+    except FileNotFoundError as error:
+        raise Unsupported(
+            f"{command[0]} is not installed (package uidmap): it is needed to map ids as a user"
+        ) from error
+    if done.returncode:
+        raise InvalidSpec(f"linux.{kind}Mappings: {done.stderr.strip() or command[0] + ' failed'}")
+
+
+def enter_user(fd: int) -> None:
+    """Become root of the user namespace. For a child process, just before exec."""
+    linux.setns(fd, linux.CLONE_NEWUSER)
+    os.setgid(0)
+    os.setuid(0)
+
+
+def run_inside(pid: int, kinds: list[str], work: Callable[[], None]) -> None:
+    """Run `work` in namespaces of another process, in a child of ours. OSError of the child is raised here."""
+    read, write = os.pipe2(os.O_CLOEXEC)
+    child = os.fork()
+    if child == 0:
+        _work_and_exit(pid, kinds, work, write)
+    os.close(write)
+    try:
+        answer = b""
+        while piece := os.read(read, 4096):
+            answer += piece
+    finally:
+        os.close(read)
+        os.waitpid(child, 0)
+    if answer:
+        number, _, text = answer.decode("utf-8", "replace").partition(" ")
+        raise OSError(int(number), text)
+
+
+def _work_and_exit(pid: int, kinds: list[str], work: Callable[[], None], report: int) -> NoReturn:
+    try:
+        fds = [(kind, os.open(f"/proc/{pid}/ns/{_FILE_NAMES[kind]}", os.O_RDONLY)) for kind in kinds]
+        for kind, fd in fds:
+            linux.setns(fd, _KINDS[kind])
+        work()
+    except OSError as error:
+        os.write(report, f"{error.errno or 5} {error.strerror}: {error.filename or ''}".rstrip(": ").encode())
+    except BaseException as error:  # noqa: BLE001 - a forked child must not return
+        os.write(report, f"5 {error}".encode())
+    finally:
+        os._exit(0)
+
+
+_FILE_NAMES = {"network": "net", "mount": "mnt"} | {kind: kind for kind in ("ipc", "uts", "user", "pid", "cgroup")}
+
+
+def write_sysctl(pid: int, settings: list[tuple[str, str]]) -> None:
+    """Set net.* values in the network namespace of `pid`."""
+
+    def write() -> None:
+        for name, value in settings:
+            _write("/proc/sys/" + name.replace(".", "/"), value)
+
+    try:
+        run_inside(pid, ["network"], write)
+    except OSError as error:
+        raise HostError(f"linux.sysctl: {error.strerror}", error.errno or 0) from error
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+    finally:
+        os.close(fd)
