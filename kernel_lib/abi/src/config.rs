@@ -160,16 +160,37 @@ pub enum ToGuest {
     /// Run PID 1.
     Start,
     /// Run another process; `token` names it in answers.
-    Exec { token: u32, process: ProcessSpec },
+    Exec {
+        token: u32,
+        process: ProcessSpec,
+    },
     /// Signal: pid 0 = PID 1; `all`: every process. Answered by `KillDone`.
-    Kill { token: u32, pid: u32, signal: u32, all: bool },
+    Kill {
+        token: u32,
+        pid: u32,
+        signal: u32,
+        all: bool,
+    },
     /// Window size of the terminal of exec `token` (0: PID 1).
-    Resize { token: u32, rows: u16, columns: u16 },
-    ListProcesses { token: u32 },
-    UpdateLimits { token: u32, limits: Limits },
+    Resize {
+        token: u32,
+        rows: u16,
+        columns: u16,
+    },
+    ListProcesses {
+        token: u32,
+    },
+    UpdateLimits {
+        token: u32,
+        limits: Limits,
+    },
     /// Close stdin of exec `token` (0: PID 1) from the host side.
-    CloseStdin { token: u32 },
-    Trace { on: bool },
+    CloseStdin {
+        token: u32,
+    },
+    Trace {
+        on: bool,
+    },
 }
 
 /// Guest to VMM, sent by REPORT SEND.
@@ -178,20 +199,48 @@ pub enum FromGuest {
     /// Booted: mounts are in place, waiting for `Start`.
     Ready,
     /// PID 1 runs its program (errno 0), or could not (the errno of execve, with a message).
-    Started { errno: i32, message: String },
-    ExecStarted { token: u32, pid: u32, errno: i32, message: String },
+    Started {
+        errno: i32,
+        message: String,
+    },
+    ExecStarted {
+        token: u32,
+        pid: u32,
+        errno: i32,
+        message: String,
+    },
     /// wait(2) status of an exec'd process.
-    ExecExited { token: u32, status: u32 },
-    KillDone { token: u32, errno: i32 },
-    Processes { token: u32, list: Vec<ProcessInfo> },
-    Updated { token: u32, errno: i32 },
-    OomKill { pid: u32 },
+    ExecExited {
+        token: u32,
+        status: u32,
+    },
+    KillDone {
+        token: u32,
+        errno: i32,
+    },
+    Processes {
+        token: u32,
+        list: Vec<ProcessInfo>,
+    },
+    Updated {
+        token: u32,
+        errno: i32,
+    },
+    OomKill {
+        pid: u32,
+    },
     /// One line of the system-call trace.
-    Trace { line: String },
+    Trace {
+        line: String,
+    },
     /// PID 1 ended with this wait(2) status; the VM ends.
-    Exited { status: u32 },
+    Exited {
+        status: u32,
+    },
     /// A line for the container's log (a missing feature, a limit).
-    Log { line: String },
+    Log {
+        line: String,
+    },
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]

@@ -53,7 +53,9 @@ unsafe impl GlobalAlloc for Heap {
         if list.head.is_null() {
             let size = CLASSES[class];
             let order = if size > 512 { 2 } else { 0 };
-            let Some(block) = Block::new(order) else { return core::ptr::null_mut() };
+            let Some(block) = Block::new(order) else {
+                return core::ptr::null_mut();
+            };
             let base: *mut u8 = phys::pointer(block.into_address());
             for index in (0..(PAGE << order) / size).rev() {
                 // SAFETY: inside the fresh block; objects are at least 16 bytes and 16-aligned.

@@ -12,7 +12,7 @@ extern crate alloc;
 
 pub mod context;
 pub mod cpu;
-mod entry;
+pub mod entry;
 pub mod frame;
 pub mod heap;
 pub mod host;

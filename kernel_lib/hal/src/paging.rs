@@ -7,6 +7,7 @@
 use crate::cpu;
 use crate::frame::{Frame, Page};
 use crate::phys;
+use crate::sync::SpinLock;
 use abi::layout;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -77,6 +78,8 @@ impl Flush {
 /// What a vCPU needs to know of an address space: its root, and who has it loaded.
 pub struct Root {
     frame: Frame,
+    /// Lower-level table pages: kept until no vCPU can walk them any more.
+    tables: SpinLock<Vec<Frame>>,
     /// vCPUs that may hold translations.
     loaded: AtomicU64,
 }
@@ -92,8 +95,6 @@ impl Root {
 
 pub struct PageTable {
     root: alloc::sync::Arc<Root>,
-    /// Lower-level table pages, kept for the space's life.
-    tables: Vec<Frame>,
 }
 
 const fn index(address: u64, level: u32) -> usize {
@@ -107,7 +108,7 @@ impl PageTable {
         let table = phys::pointer::<u64>(frame.address());
         // SAFETY: a whole page of our own.
         unsafe { *table.add(255) = layout::SHARED_PDPT | PRESENT | WRITE | USER | ACCESSED };
-        Some(Self { root: alloc::sync::Arc::new(Root { frame, loaded: AtomicU64::new(0) }), tables: Vec::new() })
+        Some(Self { root: alloc::sync::Arc::new(Root { frame, tables: SpinLock::default(), loaded: AtomicU64::new(0) }) })
     }
 
     pub fn root(&self) -> &alloc::sync::Arc<Root> {
@@ -116,7 +117,7 @@ impl PageTable {
 
     /// Pages of tables, for the statistics.
     pub fn table_pages(&self) -> usize {
-        self.tables.len() + 1
+        self.root.tables.lock().len() + 1
     }
 
     /// The leaf table's entry for `address`; builds the upper levels when `build`.
@@ -133,7 +134,7 @@ impl PageTable {
             } else if build {
                 let frame = Frame::zeroed()?;
                 let next = frame.address();
-                self.tables.push(frame);
+                self.root.tables.lock().push(frame);
                 // SAFETY: as above.
                 unsafe { entry.write_volatile(next | PRESENT | WRITE | USER | ACCESSED) };
                 phys::pointer(next)
@@ -328,7 +329,6 @@ impl Drop for PageTable {
     fn drop(&mut self) {
         let mut flush = Flush::new();
         self.unmap(0, layout::LIBOS_BASE, &mut flush);
-        cpu::retire(&self.root);
         drop(flush.rest);
     }
 }

@@ -1,1 +1,46 @@
-fn main() {}
+//! The guest image: entry point, allocator, panic; everything else is `hal` and `libos`.
+#![no_std]
+#![no_main]
+
+extern crate alloc;
+
+use core::arch::global_asm;
+
+#[global_allocator]
+static HEAP: hal::heap::Heap = hal::heap::Heap::new();
+
+// The header that the VMM looks for (magic, ring-3 entry), and the ring-0 entry: one IRETQ to the frame that the VMM laid out.
+global_asm!(
+    ".section .header, \"ax\"",
+    ".quad {magic}",
+    ".quad litebox_ring3",
+    ".globl litebox_ring0",
+    "litebox_ring0:",
+    "iretq",
+    ".text",
+    "litebox_ring3:",
+    // RDI = vCPU number; RSP = LIBOS address with the alignment of a function entry; GS base = the vCPU's data.
+    "cld",
+    "xor %ebp, %ebp",
+    "jmp litebox_main",
+    magic = const abi::boot::MAGIC,
+    options(att_syntax)
+);
+
+#[no_mangle]
+extern "C" fn litebox_main(cpu: usize) -> ! {
+    if cpu != 0 {
+        hal::cpu::init_apic();
+        libos::UPCALLS.start_cpu(cpu)
+    }
+    // SAFETY: the first instructions of the guest.
+    unsafe { hal::cpu::boot() };
+    hal::upcall::set(&libos::UPCALLS);
+    libos::UPCALLS.start()
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    // Formatting needs the heap, which may be what failed; the text is cut to the panic buffer anyway.
+    hal::cpu::panic(&alloc::format!("{info}"))
+}

@@ -2,3 +2,6 @@
 
 /// A control message waits in the VMM. Called outside of any lock; must not sleep.
 pub fn control_waits() {}
+
+/// Starts the first task of the library OS. On vCPU 0's boot stack: must not sleep.
+pub fn start() {}

@@ -63,7 +63,9 @@ impl<'a> IoBuffer<'a> {
 
     /// The user ranges that are left (address, bytes); empty for library-OS buffers.
     pub fn user_remaining(&self) -> Vec<(u64, usize)> {
-        let Target::User(ranges) = &self.target else { return Vec::new() };
+        let Target::User(ranges) = &self.target else {
+            return Vec::new();
+        };
         let mut skip = self.position;
         let mut rest = Vec::new();
         for &(address, bytes) in ranges {
@@ -120,7 +122,11 @@ impl<'a> IoBuffer<'a> {
             }
             Piece::Take(_) => 0,
         });
-        if moved == 0 && want > 0 { Err(EFAULT) } else { Ok(moved) }
+        if moved == 0 && want > 0 {
+            Err(EFAULT)
+        } else {
+            Ok(moved)
+        }
     }
 
     /// A write's data: copies from the buffer into `out`, as far as there is data. EFAULT when not a single byte could be fetched.
@@ -134,7 +140,11 @@ impl<'a> IoBuffer<'a> {
             }
             Piece::Fill(_) => 0,
         });
-        if moved == 0 && want > 0 { Err(EFAULT) } else { Ok(moved) }
+        if moved == 0 && want > 0 {
+            Err(EFAULT)
+        } else {
+            Ok(moved)
+        }
     }
 
     /// As [`Self::put`], straight from guest-physical memory (a DAX window or a frame the caller holds), without a bounce.
@@ -148,7 +158,11 @@ impl<'a> IoBuffer<'a> {
             }
             Piece::Take(_) => 0,
         });
-        if moved == 0 && want > 0 { Err(EFAULT) } else { Ok(moved) }
+        if moved == 0 && want > 0 {
+            Err(EFAULT)
+        } else {
+            Ok(moved)
+        }
     }
 
     /// As [`Self::get`], straight into guest-physical memory.
@@ -162,7 +176,11 @@ impl<'a> IoBuffer<'a> {
             }
             Piece::Fill(_) => 0,
         });
-        if moved == 0 && want > 0 { Err(EFAULT) } else { Ok(moved) }
+        if moved == 0 && want > 0 {
+            Err(EFAULT)
+        } else {
+            Ok(moved)
+        }
     }
 
     /// Fills with zeros (reading /dev/zero, holes).
@@ -176,7 +194,11 @@ impl<'a> IoBuffer<'a> {
             }
             Piece::Take(_) => 0,
         });
-        if moved == 0 && want > 0 { Err(EFAULT) } else { Ok(moved) }
+        if moved == 0 && want > 0 {
+            Err(EFAULT)
+        } else {
+            Ok(moved)
+        }
     }
 }
 

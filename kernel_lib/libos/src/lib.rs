@@ -28,9 +28,13 @@ pub mod sync;
 pub mod syscalls;
 pub mod time;
 pub mod tty;
+mod upcalls;
 pub mod wait;
 
 pub use linux_abi::errno;
+
+/// The one implementation of the upcalls.
+pub static UPCALLS: upcalls::LibraryOs = upcalls::LibraryOs;
 pub use linux_abi::Errno;
 
 /// What a system call gives back: a value, or an error number.

@@ -12,6 +12,20 @@ pub fn system_call(_context: &mut UserContext) {}
 /// On the way back to the program with something pending: deliver signals, stop, exit.
 pub fn before_return(_context: &mut UserContext) {}
 
+/// A page fault of the program.
+pub fn page_fault(_context: &mut UserContext, _access: hal::upcall::Access) {}
+
+/// A page fault of the library OS on the program's memory: true to try again.
+pub fn copy_fault(_access: hal::upcall::Access) -> bool {
+    false
+}
+
+/// Any other exception of the program.
+pub fn exception(_context: &mut UserContext, _vector: u8, _error: u64) {}
+
+/// The host file under a mapping vanished at this window address: SIGBUS.
+pub fn bus_error(_context: &mut UserContext, _window_address: u64) {}
+
 /// User and group ids, capabilities, securebits, no_new_privs (credentials(7)). Owned by the process family.
 #[derive(Clone, Default)]
 pub struct Credentials {

@@ -71,8 +71,3 @@ impl Task {
         }
     }
 }
-
-/// A number that is never reused while in use.
-pub fn relaxed(counter: &AtomicU32) -> u32 {
-    counter.load(Ordering::Relaxed)
-}
