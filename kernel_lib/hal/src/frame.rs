@@ -75,6 +75,7 @@ impl Pool {
         }
         self.heads[order] = pfn;
         self.pages += 1 << order;
+        FREE.fetch_add(1 << order, Ordering::Relaxed);
     }
 
     fn remove(&mut self, pfn: u32, order: usize) {
@@ -92,6 +93,7 @@ impl Pool {
             m.pool = 0;
         }
         self.pages -= 1 << order;
+        FREE.fetch_sub(1 << order, Ordering::Relaxed);
     }
 
     fn take(&mut self, order: usize) -> Option<u32> {
@@ -129,6 +131,27 @@ struct Pools {
 }
 
 static POOLS: SpinLock<Pools> = SpinLock::new(Pools { used: Pool::new(1), fresh: Pool::new(2), total: 0, end: 0 });
+
+/// Pages free in both pools, readable without the lock.
+static FREE: AtomicU64 = AtomicU64::new(0);
+
+/// Adds RAM that the VMM has just given (answer to MEMORY GROW). Nonsense is ignored: false.
+pub fn grow(start: u64, end: u64) -> bool {
+    let known = POOLS.lock().end;
+    if start < known || end <= start || end > abi::layout::RAM_END_MAX || (start | end) & (PAGE as u64 - 1) != 0 {
+        return false;
+    }
+    // RAM is contiguous but for the hole below 4 GiB.
+    if start < abi::layout::LOW_RAM_END && end > abi::layout::LOW_RAM_END {
+        add_ram(start, abi::layout::LOW_RAM_END);
+        if end > abi::layout::HIGH_RAM {
+            add_ram(abi::layout::HIGH_RAM, end);
+        }
+    } else {
+        add_ram(start, end);
+    }
+    true
+}
 
 /// Adds RAM `[start, end)`, guest-physical, page aligned. Metadata is carved from the beginning of each 64 MiB chunk's part.
 pub(crate) fn add_ram(start: u64, end: u64) {
@@ -168,6 +191,11 @@ pub(crate) fn add_ram(start: u64, end: u64) {
 pub fn statistics() -> (u64, u64, u64) {
     let pools = POOLS.lock();
     (pools.used.pages, pools.fresh.pages, pools.total)
+}
+
+/// Pages free, without taking a lock.
+pub fn available() -> u64 {
+    FREE.load(Ordering::Relaxed)
 }
 
 /// A block of `2^order` pages; true: it reads as zeros. None: out of memory (grow the guest, or reclaim, then try again).
@@ -210,6 +238,16 @@ impl Frame {
         // SAFETY: source is a whole page of the direct map; the target is ours alone. A racing writer tears only its own data.
         unsafe { core::ptr::copy_nonoverlapping(phys::pointer::<u8>(page.address()), frame.pointer(), PAGE) };
         Some(frame)
+    }
+
+    /// `2^order` adjacent pages that read as zeros (`zero`) or hold whatever. One lock for all of them, and one segment for the host.
+    pub fn run(order: usize, zero: bool) -> Option<Run> {
+        let (pfn, is_zero) = take(order)?;
+        if zero && !is_zero {
+            // SAFETY: the block is ours alone.
+            unsafe { core::ptr::write_bytes(phys::pointer::<u8>(u64::from(pfn) << 12), 0, PAGE << order) };
+        }
+        Some(Run { next: pfn, end: pfn + (1 << order) })
     }
 
     fn own(pfn: u32) -> Self {
@@ -278,6 +316,35 @@ impl Drop for Frame {
         // SAFETY: the frame is alive until the count falls to 0.
         if unsafe { (*meta(self.0)).references.fetch_sub(1, Ordering::AcqRel) } == 1 {
             give(self.0, 0);
+        }
+    }
+}
+
+/// Frames of one block, handed out in order; what is not taken goes back.
+pub struct Run {
+    next: u32,
+    end: u32,
+}
+
+impl Iterator for Run {
+    type Item = Frame;
+    fn next(&mut self) -> Option<Frame> {
+        if self.next == self.end {
+            return None;
+        }
+        self.next += 1;
+        Some(Frame::own(self.next - 1))
+    }
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.end - self.next) as usize;
+        (left, Some(left))
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        for frame in self {
+            drop(frame);
         }
     }
 }

@@ -3,7 +3,7 @@
 //! Lock order (take left before right; never the other way; none is held across a host request or a sleep unless it is a [`sync::Mutex`]):
 //!
 //! ```text
-//! sync::Mutex (may sleep):  address space (mm)  >  directory  >  inode  >  open file position
+//! sync::Mutex (may sleep):  directory  >  inode  >  open file position  >  address space (mm: user memory may be touched under the others)
 //! SpinLock (leaf-like):     process tree  >  process  >  task  >  descriptor table  >  wait queue  >  run queue  >  frame pools
 //! ```
 //!

@@ -1,4 +1,23 @@
-//! Address spaces: mappings, faults, copies for fork.
+//! Memory: address spaces, mappings, faults, copies for fork, program images, shared memory.
+//!
+//! ```text
+//! vma     what is mapped where: a pure interval map            space   AddressSpace: the map, the page table, the accounts
+//! map     mmap, munmap, mprotect, brk        remap   mremap    advise  madvise, mincore, msync, mlock
+//! fault   page faults, mapping ahead         fork    copies    pin     frames for the host, memory of other processes
+//! shmem   pages of tmpfs, memfd, shared anonymous memory       sysv    shmget family
+//! exec    a program's image: elf (headers), stack (argv, envp, auxv)     reclaim  growing, giving back, out of memory
+//! ```
+//!
+//! Invariants:
+//! - The lock of an address space is the last sleeping lock anybody takes: under it no user memory is touched, no host request is
+//!   made and no method of [`Pages`] is called but [`Pages::mapped`]. So user memory may be copied under any other sleeping lock,
+//!   provided that no [`Pages`] method wants that lock: they take spin locks, or sleeping locks that nobody holds while he copies.
+//! - What a page-table entry allows never exceeds its VMA's rights. A private RAM page is writable only while nobody shares its frame.
+//! - Additions are never flushed. Removals rest in a [`hal::paging::Flush`] until it is done; VMAs that were taken out are dropped
+//!   after the flush and outside of the lock (dropping the last user of a file may call the host).
+
+pub mod reclaim;
+pub mod shmem;
 
 use crate::errno::Errno;
 use abi::request::Segment;
@@ -9,24 +28,44 @@ use hal::frame::Page;
 use hal::paging::{Rights, Root};
 use hal::upcall::Access;
 
+pub const PAGE_SIZE: u64 = 4096;
+
 /// Something whose pages can be mapped: a host file (DAX window pages), a tmpfs file or shared memory (RAM pages).
+#[allow(unused_variables)]
 pub trait Pages: Send + Sync {
     /// The page of page-index `index`, made present; `write`: it will be written through a shared mapping. May sleep.
     /// Err(EFAULT): behind the end (SIGBUS); Err(ENOMEM); Err(EIO).
     fn page(&self, index: u64, write: bool) -> Result<Page, Errno>;
     /// Up to `most` pages from `index` on that can be had without waiting or that are cheap to bring in together (fault-around).
-    fn around(&self, index: u64, most: usize) -> Vec<Page>;
+    /// `write`: as in [`Self::page`]. Never goes behind the end.
+    fn around(&self, index: u64, most: usize, write: bool) -> Vec<Page> {
+        Vec::new()
+    }
     /// Bytes.
     fn size(&self) -> u64;
-    /// (device, inode) for /proc/PID/maps.
+    /// (device, inode) for /proc/PID/maps and for the cache of patched code.
     fn identity(&self) -> (u64, u64);
+    /// Changes whenever the contents may have changed (a host file's mtime, say): what was derived from the pages is void then.
+    /// None: contents change at any time.
+    fn version(&self) -> Option<u64> {
+        None
+    }
     /// Path for /proc/PID/maps.
     fn name(&self) -> String;
-    /// A mapping of it came or went: pages of a host file stay in the window while it is mapped.
-    fn mapped(&self, _delta: i64) {}
-    /// msync(2), and what a shared writable mapping owes its file.
-    fn sync(&self, _start: u64, _end: u64) -> Result<(), Errno> {
+    /// A mapping of it came or went (`writable`: shared, and it is or may become writable): pages of a host file stay in the window
+    /// while it is mapped. Called under locks: must not sleep.
+    fn mapped(&self, delta: i64, writable: bool) {}
+    /// Whether new shared mappings may be writable. Err(EPERM): sealed (fcntl(2), F_SEAL_WRITE).
+    fn may_write_shared(&self) -> Result<(), Errno> {
         Ok(())
+    }
+    /// msync(2), and what a shared writable mapping owes its file: bytes `[start, end)`.
+    fn sync(&self, start: u64, end: u64) -> Result<(), Errno> {
+        Ok(())
+    }
+    /// madvise(MADV_REMOVE) on a shared mapping: bytes `[start, end)` become a hole. EOPNOTSUPP: cannot.
+    fn punch_hole(&self, start: u64, end: u64) -> Result<(), Errno> {
+        Err(crate::errno::EOPNOTSUPP)
     }
 }
 
@@ -46,6 +85,7 @@ pub struct Pinned {
 }
 
 /// How a fault ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FaultResult {
     Done,
     /// SIGSEGV, si_code SEGV_MAPERR (1) or SEGV_ACCERR (2).
@@ -75,3 +115,7 @@ impl AddressSpace {
         Err(crate::errno::EFAULT)
     }
 }
+
+/// Takes the pages `[first, end)` of an object (page indexes) out of every address space, private copies included: truncate(2) and
+/// holes. Call it after the object has let the pages go, under no lock that a [`Pages`] method takes.
+pub fn invalidate(_pages: &dyn Pages, _first: u64, _end: u64) {}
