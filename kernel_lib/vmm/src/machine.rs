@@ -1,0 +1,363 @@
+//! Builds the VM, starts its threads and waits for its end.
+//!
+//! Order: plan → descriptors adopted, all others closed → image opened, VM built → jail → threads → guest code. What fails before the guest
+//! runs is told on `ready` and in the log, and ends the process with status 125.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use abi::layout::{port, DAX_WINDOW, INITIAL_RAM};
+use rustix::event::EventfdFlags;
+
+use crate::backends::kvm::KvmMachine;
+use crate::backends::{kvm, signal, Machine};
+use crate::boot::{self, image, tables};
+use crate::clock::Clock;
+use crate::control::Control;
+use crate::error::{During, HostError, Kind};
+use crate::events::Events;
+use crate::handles::{Handle, Handles, Kind as HandleKind};
+use crate::jail::descriptors;
+use crate::memory::GuestMemory;
+use crate::plan::{DescriptorKind, Plan, MAX_BYTES};
+use crate::server::{Servers, FIRST_SERVERS};
+use crate::services::guest_memory::Ram;
+use crate::services::window::Window;
+use crate::services::Host;
+use crate::vcpu::{Gate, Runner, Status};
+use crate::watch::Watcher;
+
+/// Exit status of a VMM that failed itself.
+pub const FAILED: i32 = 125;
+/// Window present at start: enough for the programs and libraries of a small container; the guest asks for more.
+const INITIAL_WINDOW: u64 = 256 << 20;
+const CLOCK_PERIOD: Duration = Duration::from_secs(4);
+/// How long pending requests may take once the guest has ended.
+const FLUSH_LIMIT: Duration = Duration::from_secs(10);
+const STACK_BYTES: usize = 256 << 10;
+
+/// What other threads ask of the main thread.
+#[derive(Debug)]
+pub enum Notice {
+    StartCpu(u32),
+    GrowServers,
+    /// The guest ended with this exit status.
+    Exit(u32),
+    Failed(HostError),
+}
+
+/// What the plan's descriptors became.
+struct Inherited {
+    kvm: Option<OwnedFd>,
+    control: Option<OwnedFd>,
+    ready: Option<OwnedFd>,
+    handles: Vec<(u32, DescriptorKind, OwnedFd)>,
+    namespaces: Vec<(crate::plan::NamespaceKind, Option<OwnedFd>)>,
+}
+
+impl Inherited {
+    fn adopt(plan: &Plan) -> Result<Self, HostError> {
+        let optional = |number: Option<i32>, what: &str| {
+            number
+                .map(|number| descriptors::adopt(number, what))
+                .transpose()
+        };
+        let mut handles = Vec::with_capacity(plan.descriptors.len());
+        for descriptor in &plan.descriptors {
+            let fd = descriptors::adopt(descriptor.fd, &format!("handle {}", descriptor.handle))?;
+            handles.push((descriptor.handle, descriptor.kind, fd));
+        }
+        let mut namespaces = Vec::new();
+        for namespace in &plan.jail.namespaces {
+            namespaces.push((namespace.kind, optional(namespace.fd, "namespace")?));
+        }
+        Ok(Self {
+            kvm: optional(plan.kvm, "kvm")?,
+            control: optional(plan.control, "control")?,
+            ready: optional(plan.ready, "ready")?,
+            handles,
+            namespaces,
+        })
+    }
+
+    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
+        let single = [&self.kvm, &self.control, &self.ready]
+            .into_iter()
+            .filter_map(Option::as_ref);
+        single
+            .chain(self.handles.iter().map(|(_, _, fd)| fd))
+            .chain(self.namespaces.iter().filter_map(|(_, fd)| fd.as_ref()))
+    }
+}
+
+/// `litebox-vmm run`: the exit status of the process.
+pub fn run(plan_fd: i32) -> i32 {
+    match read_plan(plan_fd).and_then(prepare) {
+        Ok(status) => status,
+        Err(error) => {
+            crate::log::error(&error.message);
+            FAILED
+        }
+    }
+}
+
+fn read_plan(number: i32) -> Result<Plan, HostError> {
+    let fd = descriptors::adopt(number, "--plan")?;
+    let mut text = Vec::new();
+    let mut file = std::io::Read::take(std::fs::File::from(fd), MAX_BYTES + 1);
+    std::io::Read::read_to_end(&mut file, &mut text)
+        .during(Kind::Plan, "cannot read the launch plan")?;
+    Plan::parse(&text)
+}
+
+fn prepare(plan: Plan) -> Result<i32, HostError> {
+    if let Some(number) = plan.log {
+        crate::log::open(descriptors::adopt(number, "log")?);
+    }
+    let mut inherited = Inherited::adopt(&plan)?;
+    descriptors::close_others(
+        inherited
+            .all()
+            .map(AsRawFd::as_raw_fd)
+            .chain(crate::log::descriptor()),
+    )?;
+    let ready = inherited.ready.take();
+    match start(plan, inherited) {
+        Ok(running) => {
+            if let Some(ready) = &ready {
+                let _ = rustix::io::write(ready, b"{\"ok\":true}\n");
+            }
+            drop(ready);
+            running.wait()
+        }
+        Err(error) => {
+            if let Some(ready) = &ready {
+                let mut line =
+                    serde_json::json!({ "error": error.message, "kind": error.kind.name() })
+                        .to_string();
+                line.push('\n');
+                let _ = rustix::io::write(ready, line.as_bytes());
+            }
+            Err(error)
+        }
+    }
+}
+
+/// A VM whose vCPU 0 runs.
+struct Running {
+    host: Arc<Host>,
+    servers: Arc<Servers>,
+    gate: Arc<Gate>,
+    vcpus: Arc<Mutex<Vec<Arc<Status>>>>,
+    clock: Clock,
+    inbox: Receiver<Notice>,
+    notices: Sender<Notice>,
+    entries: (u64, u64),
+    vcpu_limit: u32,
+    started: Vec<bool>,
+    debug: bool,
+}
+
+fn start(plan: Plan, inherited: Inherited) -> Result<Running, HostError> {
+    signal::install()?;
+    rustix::process::umask(rustix::fs::Mode::empty());
+    let kernel = rustix::fs::open(
+        plan.kernel.as_str(),
+        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )
+    .during(
+        Kind::Kernel,
+        &format!("cannot open the guest image {}", plan.kernel),
+    )?;
+    let device = match inherited.kvm {
+        Some(fd) => fd,
+        None => kvm::open()?,
+    };
+
+    let memory = Arc::new(GuestMemory::reserve()?);
+    let machine = Arc::new(KvmMachine::new(device, memory.clone())?);
+    let ram_end = plan.memory.min(INITIAL_RAM);
+    memory.back_ram(0, ram_end)?;
+    machine.add_memory(0, ram_end)?;
+    memory.publish_ram(ram_end);
+    let dax_end = DAX_WINDOW + INITIAL_WINDOW;
+    machine.add_memory(DAX_WINDOW, INITIAL_WINDOW)?;
+    memory.publish_window(dax_end)?;
+
+    tables::write(&memory, plan.vcpus)?;
+    tables::map_direct(&memory, 0, ram_end)?;
+    tables::map_direct(&memory, DAX_WINDOW, dax_end)?;
+    let loaded = image::load(&memory, &kernel)?;
+    let entry = boot::image_entry(&memory)?;
+    boot::write_boot_page(&memory, &plan, &machine.features(), loaded.end, dax_end)?;
+
+    let doorbell =
+        rustix::event::eventfd(0, EventfdFlags::CLOEXEC).during(Kind::Host, "eventfd")?;
+    machine.bind_doorbell(port::DOORBELL, std::os::fd::AsFd::as_fd(&doorbell))?;
+    let vcpu = machine.create_vcpu(&tables::start(&memory, 0, loaded.entry, entry)?)?;
+    let features = machine.features();
+    let clock = Clock::start(&memory, features.tsc_hz, features.apic_timer_hz)?;
+
+    let (notices, inbox) = channel();
+    let machine: Arc<dyn Machine> = machine;
+    let events = Arc::new(Events::new(memory.clone(), machine.clone()));
+    let handles = Handles::default();
+    for (number, kind, fd) in inherited.handles {
+        let kind = match kind {
+            DescriptorKind::Tree => HandleKind::Tree,
+            DescriptorKind::Stream => HandleKind::Stream,
+        };
+        handles.plan(number, Handle::new(fd, kind));
+    }
+    let control = Arc::new(Control::new(events.clone()));
+    let host = Arc::new(Host {
+        memory: memory.clone(),
+        machine,
+        watcher: Watcher::new(events.clone())?,
+        events,
+        handles,
+        window: Window::default(),
+        ram: Ram::new(plan.memory, ram_end, dax_end),
+        control: control.clone(),
+        notices: notices.clone(),
+        has_proc: enter_descriptor_directory(),
+    });
+    let grow = notices.clone();
+    let servers = Arc::new(Servers::new(
+        host.clone(),
+        doorbell,
+        features.tsc_hz,
+        Box::new(move || drop(grow.send(Notice::GrowServers))),
+    ));
+    if plan.autostart {
+        control.send(&abi::config::ToGuest::Start);
+    }
+    let mut running = Running {
+        host,
+        servers,
+        gate: Arc::default(),
+        vcpus: Arc::default(),
+        clock,
+        inbox,
+        notices,
+        entries: (loaded.entry, entry),
+        vcpu_limit: plan.vcpus,
+        started: vec![false; plan.vcpus as usize],
+        debug: plan.debug,
+    };
+    for _ in 0..FIRST_SERVERS {
+        running.spawn_server()?;
+    }
+    let watcher = running.host.clone();
+    spawn("readiness", move || watcher.watcher.serve())?;
+    running.start_vcpu(0, vcpu)?;
+    Ok(running)
+}
+
+/// Makes /proc/self/fd the working directory; see `services::names`.
+fn enter_descriptor_directory() -> bool {
+    let open = || {
+        rustix::fs::open(
+            "/proc/self/fd",
+            rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
+            rustix::fs::Mode::empty(),
+        )
+    };
+    open().is_ok_and(|fd| rustix::process::fchdir(fd).is_ok())
+}
+
+fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), HostError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(body)
+        .during(Kind::Host, "cannot start a thread")?;
+    Ok(())
+}
+
+impl Running {
+    fn spawn_server(&self) -> Result<(), HostError> {
+        let servers = self.servers.clone();
+        spawn("server", move || servers.serve())
+    }
+
+    fn start_vcpu(
+        &mut self,
+        index: u32,
+        vcpu: Box<dyn crate::backends::Vcpu>,
+    ) -> Result<(), HostError> {
+        if let Some(started) = self.started.get_mut(index as usize) {
+            *started = true;
+        }
+        let status = Arc::new(Status::default());
+        self.vcpus
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(status.clone());
+        let runner = Runner {
+            index,
+            vcpu,
+            host: self.host.clone(),
+            servers: self.servers.clone(),
+            status,
+            gate: self.gate.clone(),
+            notices: self.notices.clone(),
+            debug: self.debug,
+        };
+        spawn(&format!("vcpu{index}"), move || runner.run())
+    }
+
+    /// The guest asked for another vCPU. Asking for one that runs, or may not exist, changes nothing.
+    fn add_vcpu(&mut self, index: u32) -> Result<(), HostError> {
+        if index >= self.vcpu_limit || self.started.get(index as usize).copied().unwrap_or(true) {
+            return Ok(());
+        }
+        let (ring0, ring3) = self.entries;
+        let vcpu = self.host.machine.create_vcpu(&tables::start(
+            &self.host.memory,
+            index,
+            ring0,
+            ring3,
+        )?)?;
+        self.start_vcpu(index, vcpu)
+    }
+
+    /// The main thread's life: until the guest ends.
+    fn wait(mut self) -> Result<i32, HostError> {
+        let mut next_update = Instant::now() + CLOCK_PERIOD;
+        loop {
+            match self
+                .inbox
+                .recv_timeout(next_update.saturating_duration_since(Instant::now()))
+            {
+                Ok(Notice::StartCpu(index)) => self.add_vcpu(index)?,
+                Ok(Notice::GrowServers) => self.spawn_server()?,
+                Ok(Notice::Exit(status)) => {
+                    self.flush();
+                    return Ok(status as i32);
+                }
+                Ok(Notice::Failed(error)) => return Err(error),
+                Err(RecvTimeoutError::Timeout) => {
+                    let _ = self
+                        .clock
+                        .update(&self.host.memory, CLOCK_PERIOD.as_nanos() as u64);
+                    next_update = Instant::now() + CLOCK_PERIOD;
+                }
+                Err(RecvTimeoutError::Disconnected) => {
+                    return Err(HostError::new(Kind::Host, "every thread is gone"))
+                }
+            }
+        }
+    }
+
+    /// Lets requests that are under way come to their end.
+    fn flush(&self) {
+        let limit = Instant::now() + FLUSH_LIMIT;
+        while self.servers.busy() && Instant::now() < limit {
+            std::thread::sleep(Duration::from_micros(50));
+        }
+    }
+}

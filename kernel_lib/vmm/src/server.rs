@@ -1,0 +1,276 @@
+//! Request servers: threads that take slot numbers off the submission ring and serve them.
+//!
+//! One of them is the *leader*: it takes requests, polls the ring for a short while when it is empty, and then sleeps on the doorbell with
+//! `sleepers` raised. The others are parked. A leader that is about to do something slow ([`Worker::may_block`]) passes leadership on,
+//! waking a parked thread or asking the main thread for a new one, up to [`MAX_SERVERS`]; short requests are served by the leader itself,
+//! so that a busy guest is served by one warm thread.
+//!
+//! ```text
+//!   parked ──promoted──▶ leader: take ─▶ serve ─▶ take …   (ring empty: poll, then doorbell)
+//!      ▲                    │ may_block, or a backlog
+//!      └──── done ◀─────────┘ serve what was taken, without leadership
+//! ```
+//!
+//! No wake-up is lost: the sleeper raises `sleepers`, then looks at the ring again; the guest publishes the ring's tail, then looks at
+//! `sleepers`.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+
+use abi::request::{RING_ENTRIES, SUBMITTED};
+
+use crate::clock::tsc;
+use crate::services::{Host, Request};
+
+pub const FIRST_SERVERS: usize = 2;
+pub const MAX_SERVERS: usize = 8;
+/// How long an empty ring is polled before the leader sleeps.
+const POLL_MICROSECONDS: u64 = 30;
+/// Requests waiting behind the one just taken that are worth a second thread.
+const BACKLOG: u32 = 4;
+
+#[derive(Default)]
+struct State {
+    has_leader: bool,
+    parked: usize,
+    /// Threads that exist or were asked for.
+    total: usize,
+    /// A promotion that no parked thread has taken yet.
+    promoted: bool,
+}
+
+pub struct Servers {
+    host: Arc<Host>,
+    doorbell: OwnedFd,
+    state: Mutex<State>,
+    promotion: Condvar,
+    grow: Box<dyn Fn() + Send + Sync>,
+    poll_ticks: u64,
+    serving: AtomicUsize,
+    stopping: AtomicBool,
+    pub served: AtomicU64,
+    pub sleeps: AtomicU64,
+    /// Leader threads asleep, as last published to the guest.
+    asleep: AtomicU32,
+}
+
+/// Given to services so that they can say when they may block.
+pub struct Worker<'a> {
+    servers: Option<&'a Servers>,
+    leads: std::cell::Cell<bool>,
+}
+
+impl Worker<'_> {
+    /// For requests that are served on a vCPU thread or in a test.
+    pub fn outside() -> Worker<'static> {
+        Worker {
+            servers: None,
+            leads: std::cell::Cell::new(false),
+        }
+    }
+
+    /// Before anything that may wait for a disk or a peer: lets another thread serve what comes next.
+    pub fn may_block(&self) {
+        if let (Some(servers), true) = (self.servers, self.leads.get()) {
+            if servers.pass_on() {
+                self.leads.set(false);
+            }
+        }
+    }
+}
+
+impl Servers {
+    /// `grow` asks for one more thread to call [`Self::serve`].
+    pub fn new(
+        host: Arc<Host>,
+        doorbell: OwnedFd,
+        tsc_hz: u64,
+        grow: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        Self {
+            host,
+            doorbell,
+            state: Mutex::new(State {
+                total: FIRST_SERVERS,
+                ..State::default()
+            }),
+            promotion: Condvar::new(),
+            grow,
+            poll_ticks: tsc_hz / 1_000_000 * POLL_MICROSECONDS,
+            serving: AtomicUsize::new(0),
+            stopping: AtomicBool::new(false),
+            served: AtomicU64::new(0),
+            sleeps: AtomicU64::new(0),
+            asleep: AtomicU32::new(0),
+        }
+    }
+
+    /// The life of a server thread.
+    pub fn serve(&self) {
+        while !self.stopping.load(Ordering::Relaxed) {
+            self.become_leader();
+            self.lead();
+        }
+    }
+
+    /// Requests being served now, or waiting in the ring.
+    pub fn busy(&self) -> bool {
+        self.serving.load(Ordering::SeqCst) > 0 || self.backlog() > 0
+    }
+
+    pub fn threads(&self) -> usize {
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .total
+    }
+
+    fn become_leader(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.has_leader {
+            state.has_leader = true;
+            return;
+        }
+        state.parked += 1;
+        while !state.promoted {
+            state = self
+                .promotion
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        state.promoted = false;
+    }
+
+    /// Gives leadership to another thread; false: there is none to be had, the caller goes on leading.
+    fn pass_on(&self) -> bool {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.parked > 0 {
+            state.parked -= 1;
+            state.promoted = true;
+            drop(state);
+            self.promotion.notify_one();
+            return true;
+        }
+        if state.total < MAX_SERVERS {
+            state.total += 1;
+            state.has_leader = false;
+            drop(state);
+            (self.grow)();
+            return true;
+        }
+        false
+    }
+
+    /// Serves until leadership has been passed on.
+    fn lead(&self) {
+        loop {
+            let Some(number) = self.take() else {
+                self.wait_for_work();
+                if self.stopping.load(Ordering::Relaxed) {
+                    return;
+                }
+                continue;
+            };
+            let worker = Worker {
+                servers: Some(self),
+                leads: std::cell::Cell::new(true),
+            };
+            if self.backlog() >= BACKLOG {
+                worker.may_block();
+            }
+            self.serve_slot(number, &worker);
+            self.serving.fetch_sub(1, Ordering::SeqCst);
+            if !worker.leads.get() {
+                return;
+            }
+        }
+    }
+
+    fn backlog(&self) -> u32 {
+        let Ok(ring) = self.host.memory.submission_ring() else {
+            return 0;
+        };
+        ring.tail
+            .load(Ordering::Acquire)
+            .wrapping_sub(ring.head.load(Ordering::Relaxed))
+            .min(RING_ENTRIES as u32)
+    }
+
+    /// Takes one slot number; `serving` counts it already.
+    fn take(&self) -> Option<u32> {
+        let ring = self.host.memory.submission_ring().ok()?;
+        loop {
+            let head = ring.head.load(Ordering::Relaxed);
+            if ring.tail.load(Ordering::Acquire) == head {
+                return None;
+            }
+            let number = ring
+                .entries
+                .get(head as usize % RING_ENTRIES)?
+                .load(Ordering::Relaxed);
+            self.serving.fetch_add(1, Ordering::SeqCst);
+            if ring
+                .head
+                .compare_exchange(
+                    head,
+                    head.wrapping_add(1),
+                    Ordering::AcqRel,
+                    Ordering::Relaxed,
+                )
+                .is_ok()
+            {
+                return Some(number);
+            }
+            self.serving.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Serves one slot on this thread, whoever asked.
+    pub fn serve_slot(&self, number: u32, worker: &Worker<'_>) {
+        let Ok(slot) = self.host.memory.slot(number as usize) else {
+            return;
+        };
+        if slot.state.load(Ordering::Acquire) != SUBMITTED {
+            return;
+        }
+        let request = Request::copy(slot);
+        self.host.serve_into(slot, &request, worker);
+        self.served.fetch_add(1, Ordering::Relaxed);
+        self.host.events.complete(number, request.vcpu());
+    }
+
+    fn wait_for_work(&self) {
+        let Ok(ring) = self.host.memory.submission_ring() else {
+            return;
+        };
+        let start = tsc();
+        while tsc().wrapping_sub(start) < self.poll_ticks {
+            if ring.tail.load(Ordering::Relaxed) != ring.head.load(Ordering::Relaxed) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        let asleep = self.asleep.fetch_add(1, Ordering::SeqCst) + 1;
+        ring.sleepers.store(asleep, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        if ring.tail.load(Ordering::SeqCst) == ring.head.load(Ordering::SeqCst) {
+            self.sleeps.fetch_add(1, Ordering::Relaxed);
+            let mut count = [0; 8];
+            let _ = rustix::io::read(&self.doorbell, &mut count);
+        }
+        let asleep = self.asleep.fetch_sub(1, Ordering::SeqCst) - 1;
+        ring.sleepers.store(asleep, Ordering::SeqCst);
+    }
+
+    /// Ends the threads' loops (for tests; the process simply exits).
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::SeqCst);
+        let _ = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
+        self.state
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .promoted = true;
+        self.promotion.notify_all();
+    }
+}

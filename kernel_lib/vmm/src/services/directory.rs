@@ -1,0 +1,132 @@
+//! list, make, unlink, rename, link.
+
+use std::os::fd::AsFd;
+
+use rustix::fs::{AtFlags, FileType, Gid, Mode, RenameFlags, SeekFrom, Uid};
+
+use super::names::{descriptor_name, place_of, Place};
+use super::{fault, Answer, Errno, Host, Reply, Request};
+use crate::server::Worker;
+
+const S_IFMT: u32 = 0o170_000;
+const MAX_LIST: u64 = 1 << 20;
+
+impl Host {
+    pub(super) fn list(&self, request: &Request, worker: &Worker<'_>) -> Answer {
+        let [cookie, buffer, bytes, ..] = request.args;
+        let handle = self.handles.get(request.handle)?;
+        let bytes = bytes.min(MAX_LIST);
+        let to = self.memory.buffer(buffer, bytes).map_err(fault)?;
+        let _turn = handle
+            .position
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        worker.may_block();
+        rustix::fs::seek(&*handle, SeekFrom::Start(cookie))?;
+        crate::memory_sys::getdents(handle.as_fd(), to, bytes).map(Reply::of)
+    }
+
+    pub(super) fn make(&self, request: &Request) -> Answer {
+        let [path, bytes, _, device, owner, target] = request.args;
+        let mode = request.small(2)?;
+        let place = self.place(request.handle, path, bytes)?.named()?;
+        let permissions = Mode::from_raw_mode(mode & 0o7777);
+        let kind = FileType::from_raw_mode(mode & S_IFMT);
+        match kind {
+            FileType::Directory => rustix::fs::mkdirat(&place, place.last(), permissions)?,
+            FileType::Symlink => {
+                let target =
+                    self.text(target, u64::from(request.flags()), super::names::MAX_PATH)?;
+                rustix::fs::symlinkat(&target, &place, place.last())?;
+            }
+            FileType::Fifo
+            | FileType::Socket
+            | FileType::CharacterDevice
+            | FileType::BlockDevice
+            | FileType::RegularFile => {
+                rustix::fs::mknodat(&place, place.last(), kind, permissions, device)?;
+            }
+            FileType::Unknown => return Err(Errno::INVAL),
+        }
+        if let Err(errno) = self.own(&place, kind, permissions, owner) {
+            let flags = if kind == FileType::Directory {
+                AtFlags::REMOVEDIR
+            } else {
+                AtFlags::empty()
+            };
+            let _ = rustix::fs::unlinkat(&place, place.last(), flags);
+            return Err(errno);
+        }
+        Ok(Reply::of(0))
+    }
+
+    /// Owner of what was just made, and the set-id and sticky bits that mkdir(2) and chown(2) drop.
+    fn own(&self, place: &Place, kind: FileType, mode: Mode, owner: u64) -> Result<(), Errno> {
+        let (uid, gid) = (
+            Uid::from_raw(owner as u32),
+            Gid::from_raw((owner >> 32) as u32),
+        );
+        match rustix::fs::chownat(
+            place,
+            place.last(),
+            Some(uid),
+            Some(gid),
+            AtFlags::SYMLINK_NOFOLLOW,
+        ) {
+            Err(Errno::PERM | Errno::INVAL) if !rustix::process::geteuid().is_root() => {}
+            other => other?,
+        }
+        if kind != FileType::Symlink && mode.as_raw_mode() & 0o7000 != 0 {
+            rustix::fs::chmodat(place, place.last(), mode, AtFlags::empty())?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn unlink(&self, request: &Request, _worker: &Worker<'_>) -> Answer {
+        let [path, bytes, ..] = request.args;
+        let place = self.place(request.handle, path, bytes)?.named()?;
+        let flags = match request.flags() {
+            0 => AtFlags::empty(),
+            1 => AtFlags::REMOVEDIR,
+            _ => return Err(Errno::INVAL),
+        };
+        rustix::fs::unlinkat(&place, place.last(), flags)?;
+        Ok(Reply::of(0))
+    }
+
+    pub(super) fn rename(&self, request: &Request) -> Answer {
+        let [path, bytes, to_path, to_bytes, ..] = request.args;
+        let from = self.place(request.handle, path, bytes)?.named()?;
+        let to = self.place(request.small(4)?, to_path, to_bytes)?.named()?;
+        let flags = RenameFlags::from_bits(u32::from(request.flags())).ok_or(Errno::INVAL)?;
+        if flags.is_empty() {
+            rustix::fs::renameat(&from, from.last(), &to, to.last())?;
+        } else {
+            rustix::fs::renameat_with(&from, from.last(), &to, to.last(), flags)?;
+        }
+        Ok(Reply::of(0))
+    }
+
+    pub(super) fn link(&self, request: &Request) -> Answer {
+        let [path, bytes, to_path, to_bytes, ..] = request.args;
+        let handle = self.handles.get(request.handle)?;
+        let from = place_of(handle.clone(), &self.name(path, bytes)?)?;
+        let to = self.place(request.small(4)?, to_path, to_bytes)?.named()?;
+        if from.is_handle() {
+            if !self.has_proc {
+                return Err(Errno::OPNOTSUPP);
+            }
+            let name = descriptor_name(handle.as_fd());
+            rustix::fs::linkat(
+                rustix::fs::CWD,
+                name,
+                &to,
+                to.last(),
+                AtFlags::SYMLINK_FOLLOW,
+            )?;
+        } else {
+            rustix::fs::linkat(&from, from.last(), &to, to.last(), AtFlags::empty())?;
+        }
+        Ok(Reply::of(0))
+    }
+}

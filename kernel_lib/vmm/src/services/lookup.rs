@@ -1,0 +1,195 @@
+//! open and close.
+//!
+//! Only regular files and directories are opened for data. What a name stands for is found out with an O_PATH descriptor first, which
+//! has no side effects on a device or a FIFO, and that same object is then opened by its name in /proc: no race with a rename between
+//! the two can make the VMM open a device.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{Gid, Mode, OFlags, Uid};
+
+use super::attributes::stat_at;
+use super::names::{descriptor_name, Place};
+use super::{fault, Answer, Errno, Host, Reply, Request};
+use crate::handles::{Handle, Kind};
+use crate::server::Worker;
+
+const S_IFMT: u32 = 0o170_000;
+const S_IFREG: u32 = 0o100_000;
+const S_IFDIR: u32 = 0o040_000;
+const S_IFLNK: u32 = 0o120_000;
+
+/// Flags that a guest may pass on to open(2); the others are the library OS's business (O_APPEND, O_NONBLOCK ...) or ours.
+const PASSED: OFlags = OFlags::WRONLY
+    .union(OFlags::RDWR)
+    .union(OFlags::TRUNC)
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::DIRECT)
+    .union(OFlags::DSYNC)
+    .union(OFlags::SYNC)
+    .union(OFlags::NOATIME);
+const ALWAYS: OFlags = OFlags::CLOEXEC
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::NOCTTY);
+const TRIES: usize = 8;
+
+struct Opened {
+    fd: OwnedFd,
+    kind: Kind,
+    created: bool,
+}
+
+impl Host {
+    pub(super) fn open(&self, request: &Request, _worker: &Worker<'_>) -> Answer {
+        let [path, bytes, _, _, owner, stat_to] = request.args;
+        let flags = OFlags::from_bits_retain(request.small(2)?);
+        let mode = Mode::from_raw_mode(request.small(3)? & 0o7777);
+        let place = self.place(request.handle, path, bytes)?;
+        let opened = if flags.contains(OFlags::PATH) {
+            Opened {
+                fd: self.open_path(&place)?,
+                kind: Kind::Path,
+                created: false,
+            }
+        } else if flags.contains(OFlags::TMPFILE) {
+            self.open_unnamed(&place, flags, mode)?
+        } else if flags.contains(OFlags::CREATE) {
+            self.open_or_create(place.named()?, flags, mode)?
+        } else {
+            let (fd, kind) = self.open_existing(&place, flags & PASSED)?;
+            Opened {
+                fd,
+                kind,
+                created: false,
+            }
+        };
+        if opened.created {
+            set_owner(&opened.fd, owner, mode)?;
+        }
+        if stat_to != 0 {
+            let stat = stat_at(opened.fd.as_fd(), c"")?;
+            self.memory.write(stat_to, &stat).map_err(fault)?;
+        }
+        let mut handle = Handle::new(opened.fd, opened.kind);
+        handle.writable =
+            flags.intersects(OFlags::WRONLY | OFlags::RDWR) && opened.kind == Kind::File;
+        Ok(Reply::with(
+            u64::from(self.handles.insert(handle)),
+            &[u64::from(opened.created)],
+        ))
+    }
+
+    fn open_unnamed(&self, place: &Place, flags: OFlags, mode: Mode) -> Result<Opened, Errno> {
+        // Within an existing directory that the place names; the directory is opened as such first.
+        let directory = self.open_existing(place, OFlags::DIRECTORY)?.0;
+        let fd = rustix::fs::openat(
+            directory,
+            c".",
+            (flags & PASSED) | OFlags::TMPFILE | ALWAYS | (flags & OFlags::EXCL),
+            mode,
+        )?;
+        Ok(Opened {
+            fd,
+            kind: Kind::File,
+            created: true,
+        })
+    }
+
+    fn open_or_create(&self, place: Place, flags: OFlags, mode: Mode) -> Result<Opened, Errno> {
+        let passed = flags & PASSED;
+        if passed.contains(OFlags::DIRECTORY) {
+            return Err(Errno::INVAL);
+        }
+        for _ in 0..TRIES {
+            match rustix::fs::openat(
+                &place,
+                place.last(),
+                passed | OFlags::CREATE | OFlags::EXCL | ALWAYS,
+                mode,
+            ) {
+                Ok(fd) => {
+                    return Ok(Opened {
+                        fd,
+                        kind: Kind::File,
+                        created: true,
+                    })
+                }
+                Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {}
+                Err(errno) => return Err(errno),
+            }
+            match self.open_existing(&place, passed) {
+                // Removed meanwhile: create it after all.
+                Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+                Ok((_, Kind::Directory)) => return Err(Errno::ISDIR),
+                Ok((fd, kind)) => {
+                    return Ok(Opened {
+                        fd,
+                        kind,
+                        created: false,
+                    })
+                }
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    fn open_existing(&self, place: &Place, flags: OFlags) -> Result<(OwnedFd, Kind), Errno> {
+        let path = self.open_path(place)?;
+        let kind = match stat_at(path.as_fd(), c"")?.mode & S_IFMT {
+            S_IFREG => Kind::File,
+            S_IFDIR => Kind::Directory,
+            S_IFLNK => return Err(Errno::LOOP),
+            _ => return Err(Errno::PERM),
+        };
+        if kind == Kind::File && flags.contains(OFlags::DIRECTORY) {
+            return Err(Errno::NOTDIR);
+        }
+        let fd = if kind == Kind::Directory {
+            rustix::fs::openat(&path, c".", flags | ALWAYS, Mode::empty())?
+        } else if self.has_proc {
+            rustix::fs::openat(
+                rustix::fs::CWD,
+                descriptor_name(&path),
+                (flags | ALWAYS) - OFlags::NOFOLLOW,
+                Mode::empty(),
+            )?
+        } else if place.is_handle() {
+            return Err(Errno::OPNOTSUPP);
+        } else {
+            rustix::fs::openat(place, place.last(), flags | ALWAYS, Mode::empty())?
+        };
+        Ok((fd, kind))
+    }
+
+    /// For a service that needs a regular file's data by name.
+    pub(super) fn open_regular(&self, place: &Place, flags: OFlags) -> Result<OwnedFd, Errno> {
+        match self.open_existing(place, flags)? {
+            (fd, Kind::File) => Ok(fd),
+            _ => Err(Errno::ISDIR),
+        }
+    }
+
+    pub(super) fn close(&self, request: &Request) -> Answer {
+        let handle = self.handles.remove(request.handle)?;
+        self.watcher.forget(request.handle, &handle);
+        Ok(Reply::of(0))
+    }
+}
+
+/// Gives a new object its owner. Without the privilege everything belongs to the user who runs the VMM, which a rootless container's
+/// user namespace shows as its root.
+pub fn set_owner(fd: impl AsFd, owner: u64, mode: Mode) -> Result<(), Errno> {
+    let (uid, gid) = (owner as u32, (owner >> 32) as u32);
+    match rustix::fs::fchown(
+        fd.as_fd(),
+        Some(Uid::from_raw(uid)),
+        Some(Gid::from_raw(gid)),
+    ) {
+        // chown(2) clears the set-id bits that open(2) has just set.
+        Ok(()) if mode.as_raw_mode() & 0o6000 != 0 => rustix::fs::fchmod(fd, mode),
+        Err(Errno::PERM | Errno::INVAL) if !rustix::process::geteuid().is_root() => Ok(()),
+        other => other,
+    }
+}

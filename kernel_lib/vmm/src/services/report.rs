@@ -1,0 +1,38 @@
+//! report: control messages between the library OS and the runtime.
+
+use abi::config::FromGuest;
+use abi::request::report;
+
+use super::{fault, Answer, Errno, Host, Reply, Request};
+
+const MAX_MESSAGE: u64 = 1 << 20;
+
+impl Host {
+    pub(super) fn report(&self, request: &Request) -> Answer {
+        let [buffer, bytes, ..] = request.args;
+        match request.flags() {
+            report::NEXT => {
+                let message = self.control.next_for_guest(bytes)?;
+                match self.memory.write_bytes(buffer, &message).map_err(fault) {
+                    Ok(()) => Ok(Reply::of(message.len() as u64)),
+                    Err(errno) => {
+                        self.control.put_back(message);
+                        Err(errno)
+                    }
+                }
+            }
+            report::SEND => {
+                if bytes > MAX_MESSAGE {
+                    return Err(Errno::TOOBIG);
+                }
+                let mut message = vec![0; bytes as usize];
+                self.memory.read_into(buffer, &mut message).map_err(fault)?;
+                let message: FromGuest =
+                    postcard::from_bytes(&message).map_err(|_| Errno::INVAL)?;
+                self.control.from_guest(message, &self.notices);
+                Ok(Reply::of(0))
+            }
+            _ => Err(Errno::INVAL),
+        }
+    }
+}

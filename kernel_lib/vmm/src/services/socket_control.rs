@@ -1,0 +1,9 @@
+//! socket_control.
+
+use super::{Answer, Errno, Host, Request};
+
+impl Host {
+    pub(super) fn socket_control(&self, _request: &Request) -> Answer {
+        Err(Errno::NOSYS)
+    }
+}
