@@ -34,23 +34,12 @@ fn sample() -> Sample {
         let monotonic = ns(ClockId::Monotonic);
         let after = tsc();
         let realtime = ns(ClockId::Realtime) - (ns(ClockId::Monotonic) - monotonic);
-        let sample = Sample {
-            tsc: before + (after - before) / 2,
-            monotonic,
-            realtime,
-        };
+        let sample = Sample { tsc: before + (after - before) / 2, monotonic, realtime };
         if best.is_none_or(|(width, _)| after - before < width) {
             best = Some((after - before, sample));
         }
     }
-    best.map_or(
-        Sample {
-            tsc: 0,
-            monotonic: 0,
-            realtime: 0,
-        },
-        |(_, sample)| sample,
-    )
+    best.map_or(Sample { tsc: 0, monotonic: 0, realtime: 0 }, |(_, sample)| sample)
 }
 
 /// What the page says.
@@ -79,18 +68,8 @@ impl Clock {
     pub fn start(memory: &GuestMemory, tsc_hz: u64, apic_timer_hz: u64) -> Result<Self, Fault> {
         let first = sample();
         let mult = (NS << 32) / i128::from(tsc_hz.max(1));
-        let published = Published {
-            tsc: first.tsc,
-            mult: mult as u64,
-            monotonic: first.monotonic,
-            realtime: first.realtime,
-        };
-        let clock = Self {
-            published,
-            first,
-            tsc_hz,
-            apic_timer_hz,
-        };
+        let published = Published { tsc: first.tsc, mult: mult as u64, monotonic: first.monotonic, realtime: first.realtime };
+        let clock = Self { published, first, tsc_hz, apic_timer_hz };
         clock.publish(memory)?;
         Ok(clock)
     }
@@ -108,15 +87,11 @@ impl Clock {
         fence(Ordering::Release);
         page.tsc_base.store(self.published.tsc, Ordering::Relaxed);
         page.mult.store(self.published.mult, Ordering::Relaxed);
-        page.monotonic_base
-            .store(self.published.monotonic as u64, Ordering::Relaxed);
-        page.realtime_base
-            .store(self.published.realtime as u64, Ordering::Relaxed);
-        page.apic_timer_hz
-            .store(self.apic_timer_hz, Ordering::Relaxed);
+        page.monotonic_base.store(self.published.monotonic as u64, Ordering::Relaxed);
+        page.realtime_base.store(self.published.realtime as u64, Ordering::Relaxed);
+        page.apic_timer_hz.store(self.apic_timer_hz, Ordering::Relaxed);
         page.tsc_hz.store(self.tsc_hz, Ordering::Relaxed);
-        page.sequence
-            .store(sequence.wrapping_add(1), Ordering::Release);
+        page.sequence.store(sequence.wrapping_add(1), Ordering::Release);
         Ok(())
     }
 }
@@ -128,22 +103,12 @@ fn adjust(old: Published, first: Sample, now: Sample, next: u64) -> Published {
     let told = old.monotonic + old.elapsed(now.tsc);
     let behind = now.monotonic - told;
     if behind > NS {
-        return Published {
-            tsc: now.tsc,
-            mult: measured as u64,
-            monotonic: now.monotonic,
-            realtime: now.realtime,
-        };
+        return Published { tsc: now.tsc, mult: measured as u64, monotonic: now.monotonic, realtime: now.realtime };
     }
     let slew = (behind * 1_000_000 / i128::from(next.max(1))).clamp(-MAX_SLEW, MAX_SLEW);
     let mult = measured + measured * slew / 1_000_000;
     // Wall-clock time follows with the same small error; a step of it is a step in the guest.
-    Published {
-        tsc: now.tsc,
-        mult: mult as u64,
-        monotonic: told,
-        realtime: now.realtime - behind,
-    }
+    Published { tsc: now.tsc, mult: mult as u64, monotonic: told, realtime: now.realtime - behind }
 }
 
 #[cfg(test)]
@@ -152,34 +117,17 @@ mod tests {
 
     #[test]
     fn monotonic_never_jumps_and_converges() {
-        let first = Sample {
-            tsc: 1000,
-            monotonic: 5 * NS,
-            realtime: 9 * NS,
-        };
+        let first = Sample { tsc: 1000, monotonic: 5 * NS, realtime: 9 * NS };
         // Told 2 GHz; really 2 GHz + 50 ppm.
-        let mut page = Published {
-            tsc: 1000,
-            mult: 1 << 31,
-            monotonic: 5 * NS,
-            realtime: 9 * NS,
-        };
+        let mut page = Published { tsc: 1000, mult: 1 << 31, monotonic: 5 * NS, realtime: 9 * NS };
         for second in 1..20i128 {
             let tsc = 1000 + (second * 2_000_100_000) as u64;
-            let now = Sample {
-                tsc,
-                monotonic: 5 * NS + second * NS,
-                realtime: 9 * NS + second * NS,
-            };
+            let now = Sample { tsc, monotonic: 5 * NS + second * NS, realtime: 9 * NS + second * NS };
             let told = page.monotonic + page.elapsed(tsc);
             page = adjust(page, first, now, NS as u64);
             assert_eq!(page.monotonic, told);
             if second > 2 {
-                assert!(
-                    (page.monotonic - now.monotonic).abs() < 2000,
-                    "{}",
-                    page.monotonic - now.monotonic
-                );
+                assert!((page.monotonic - now.monotonic).abs() < 2000, "{}", page.monotonic - now.monotonic);
             }
         }
     }

@@ -37,10 +37,7 @@ impl Kind {
 
 impl HostError {
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-        }
+        Self { kind, message: message.into() }
     }
 
     pub fn plan(message: impl Into<String>) -> Self {

@@ -26,12 +26,7 @@ pub struct Full;
 
 impl Events {
     pub fn new(memory: Arc<GuestMemory>, machine: Arc<dyn Machine>) -> Self {
-        Self {
-            memory,
-            machine,
-            tail: Mutex::new(0),
-            dropped: AtomicU64::new(0),
-        }
+        Self { memory, machine, tail: Mutex::new(0), dropped: AtomicU64::new(0) }
     }
 
     /// Request slot `slot` is done. Dropped (and counted) when the guest does not drain its ring.
@@ -42,13 +37,7 @@ impl Events {
     }
 
     /// An event whose sender can come again later.
-    pub fn try_post(
-        &self,
-        kind: EventKind,
-        argument: u32,
-        value: u64,
-        vcpu: u32,
-    ) -> Result<(), Full> {
+    pub fn try_post(&self, kind: EventKind, argument: u32, value: u64, vcpu: u32) -> Result<(), Full> {
         self.push(kind, argument, value, vcpu, SLOTS as u32 + 1)
     }
 
@@ -56,14 +45,7 @@ impl Events {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    fn push(
-        &self,
-        kind: EventKind,
-        argument: u32,
-        value: u64,
-        vcpu: u32,
-        spare: u32,
-    ) -> Result<(), Full> {
+    fn push(&self, kind: EventKind, argument: u32, value: u64, vcpu: u32, spare: u32) -> Result<(), Full> {
         let Ok(ring) = self.memory.event_ring() else {
             return Err(Full);
         };
@@ -77,9 +59,7 @@ impl Events {
                 return Err(Full);
             };
             entry.value.store(value, Ordering::Relaxed);
-            entry
-                .word
-                .store(kind as u64 | u64::from(argument) << 32, Ordering::Relaxed);
+            entry.word.store(kind as u64 | u64::from(argument) << 32, Ordering::Relaxed);
             *tail = tail.wrapping_add(1);
             ring.tail.store(*tail, Ordering::Release);
         }

@@ -34,12 +34,7 @@ pub struct Handle {
 
 impl Handle {
     pub fn new(fd: OwnedFd, kind: Kind) -> Self {
-        Self {
-            fd,
-            kind,
-            writable: false,
-            position: Mutex::new(()),
-        }
+        Self { fd, kind, writable: false, position: Mutex::new(()) }
     }
 }
 
@@ -124,12 +119,7 @@ mod tests {
     use super::*;
 
     fn null() -> Handle {
-        let fd = rustix::fs::open(
-            "/dev/null",
-            rustix::fs::OFlags::RDONLY,
-            rustix::fs::Mode::empty(),
-        )
-        .unwrap();
+        let fd = rustix::fs::open("/dev/null", rustix::fs::OFlags::RDONLY, rustix::fs::Mode::empty()).unwrap();
         Handle::new(fd, Kind::Stream)
     }
 

@@ -12,11 +12,7 @@ pub fn open(descriptor: OwnedFd) {
 
 /// The number of the log's descriptor, which must not be closed with the others (None: stderr).
 pub fn descriptor() -> Option<RawFd> {
-    LOG.get().map(|log| {
-        log.lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .as_raw_fd()
-    })
+    LOG.get().map(|log| log.lock().unwrap_or_else(PoisonError::into_inner).as_raw_fd())
 }
 
 pub fn error(message: &str) {
@@ -40,10 +36,7 @@ fn line(level: &str, message: &str) {
     text.push('\n');
     // Nothing can be done about a log that cannot be written.
     let _ = match LOG.get() {
-        Some(file) => file
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write_all(text.as_bytes()),
+        Some(file) => file.lock().unwrap_or_else(PoisonError::into_inner).write_all(text.as_bytes()),
         None => std::io::stderr().write_all(text.as_bytes()),
     };
 }
@@ -53,12 +46,7 @@ fn now() -> String {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
     let (days, second) = (time.tv_sec.div_euclid(86400), time.tv_sec.rem_euclid(86400));
     let (year, month, day) = civil_from_days(days);
-    format!(
-        "{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z",
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
 /// Days since 1970-01-01 to a date of the proleptic Gregorian calendar (years that begin in March make leap days the last of a year).
@@ -66,16 +54,11 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
     let day_of_era = shifted.rem_euclid(146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let shifted_month = (5 * day_of_year + 2) / 153;
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 

@@ -59,11 +59,7 @@ struct Inherited {
 
 impl Inherited {
     fn adopt(plan: &Plan) -> Result<Self, HostError> {
-        let optional = |number: Option<i32>, what: &str| {
-            number
-                .map(|number| descriptors::adopt(number, what))
-                .transpose()
-        };
+        let optional = |number: Option<i32>, what: &str| number.map(|number| descriptors::adopt(number, what)).transpose();
         let mut handles = Vec::with_capacity(plan.descriptors.len());
         for descriptor in &plan.descriptors {
             let fd = descriptors::adopt(descriptor.fd, &format!("handle {}", descriptor.handle))?;
@@ -83,12 +79,8 @@ impl Inherited {
     }
 
     fn all(&self) -> impl Iterator<Item = &OwnedFd> {
-        let single = [&self.kvm, &self.control, &self.ready]
-            .into_iter()
-            .filter_map(Option::as_ref);
-        single
-            .chain(self.handles.iter().map(|(_, _, fd)| fd))
-            .chain(self.namespaces.iter().filter_map(|(_, fd)| fd.as_ref()))
+        let single = [&self.kvm, &self.control, &self.ready].into_iter().filter_map(Option::as_ref);
+        single.chain(self.handles.iter().map(|(_, _, fd)| fd)).chain(self.namespaces.iter().filter_map(|(_, fd)| fd.as_ref()))
     }
 }
 
@@ -107,8 +99,7 @@ fn read_plan(number: i32) -> Result<Plan, HostError> {
     let fd = descriptors::adopt(number, "--plan")?;
     let mut text = Vec::new();
     let mut file = std::io::Read::take(std::fs::File::from(fd), MAX_BYTES + 1);
-    std::io::Read::read_to_end(&mut file, &mut text)
-        .during(Kind::Plan, "cannot read the launch plan")?;
+    std::io::Read::read_to_end(&mut file, &mut text).during(Kind::Plan, "cannot read the launch plan")?;
     Plan::parse(&text)
 }
 
@@ -117,12 +108,7 @@ fn prepare(plan: Plan) -> Result<i32, HostError> {
         crate::log::open(descriptors::adopt(number, "log")?);
     }
     let mut inherited = Inherited::adopt(&plan)?;
-    descriptors::close_others(
-        inherited
-            .all()
-            .map(AsRawFd::as_raw_fd)
-            .chain(crate::log::descriptor()),
-    )?;
+    descriptors::close_others(inherited.all().map(AsRawFd::as_raw_fd).chain(crate::log::descriptor()))?;
     let ready = inherited.ready.take();
     match start(plan, inherited) {
         Ok(running) => {
@@ -134,9 +120,7 @@ fn prepare(plan: Plan) -> Result<i32, HostError> {
         }
         Err(error) => {
             if let Some(ready) = &ready {
-                let mut line =
-                    serde_json::json!({ "error": error.message, "kind": error.kind.name() })
-                        .to_string();
+                let mut line = serde_json::json!({ "error": error.message, "kind": error.kind.name() }).to_string();
                 line.push('\n');
                 let _ = rustix::io::write(ready, line.as_bytes());
             }
@@ -163,15 +147,9 @@ struct Running {
 fn start(plan: Plan, inherited: Inherited) -> Result<Running, HostError> {
     signal::install()?;
     rustix::process::umask(rustix::fs::Mode::empty());
-    let kernel = rustix::fs::open(
-        plan.kernel.as_str(),
-        rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC,
-        rustix::fs::Mode::empty(),
-    )
-    .during(
-        Kind::Kernel,
-        &format!("cannot open the guest image {}", plan.kernel),
-    )?;
+    let kernel =
+        rustix::fs::open(plan.kernel.as_str(), rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+            .during(Kind::Kernel, &format!("cannot open the guest image {}", plan.kernel))?;
     let device = match inherited.kvm {
         Some(fd) => fd,
         None => kvm::open()?,
@@ -194,8 +172,7 @@ fn start(plan: Plan, inherited: Inherited) -> Result<Running, HostError> {
     let entry = boot::image_entry(&memory)?;
     boot::write_boot_page(&memory, &plan, &machine.features(), loaded.end, dax_end)?;
 
-    let doorbell =
-        rustix::event::eventfd(0, EventfdFlags::CLOEXEC).during(Kind::Host, "eventfd")?;
+    let doorbell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).during(Kind::Host, "eventfd")?;
     machine.bind_doorbell(port::DOORBELL, std::os::fd::AsFd::as_fd(&doorbell))?;
     let vcpu = machine.create_vcpu(&tables::start(&memory, 0, loaded.entry, entry)?)?;
     let features = machine.features();
@@ -226,12 +203,7 @@ fn start(plan: Plan, inherited: Inherited) -> Result<Running, HostError> {
         has_proc: enter_descriptor_directory(),
     });
     let grow = notices.clone();
-    let servers = Arc::new(Servers::new(
-        host.clone(),
-        doorbell,
-        features.tsc_hz,
-        Box::new(move || drop(grow.send(Notice::GrowServers))),
-    ));
+    let servers = Arc::new(Servers::new(host.clone(), doorbell, features.tsc_hz, Box::new(move || drop(grow.send(Notice::GrowServers)))));
     if plan.autostart {
         control.send(&abi::config::ToGuest::Start);
     }
@@ -270,11 +242,7 @@ fn enter_descriptor_directory() -> bool {
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), HostError> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .stack_size(STACK_BYTES)
-        .spawn(body)
-        .during(Kind::Host, "cannot start a thread")?;
+    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body).during(Kind::Host, "cannot start a thread")?;
     Ok(())
 }
 
@@ -284,19 +252,12 @@ impl Running {
         spawn("server", move || servers.serve())
     }
 
-    fn start_vcpu(
-        &mut self,
-        index: u32,
-        vcpu: Box<dyn crate::backends::Vcpu>,
-    ) -> Result<(), HostError> {
+    fn start_vcpu(&mut self, index: u32, vcpu: Box<dyn crate::backends::Vcpu>) -> Result<(), HostError> {
         if let Some(started) = self.started.get_mut(index as usize) {
             *started = true;
         }
         let status = Arc::new(Status::default());
-        self.vcpus
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .push(status.clone());
+        self.vcpus.lock().unwrap_or_else(PoisonError::into_inner).push(status.clone());
         let runner = Runner {
             index,
             vcpu,
@@ -316,12 +277,7 @@ impl Running {
             return Ok(());
         }
         let (ring0, ring3) = self.entries;
-        let vcpu = self.host.machine.create_vcpu(&tables::start(
-            &self.host.memory,
-            index,
-            ring0,
-            ring3,
-        )?)?;
+        let vcpu = self.host.machine.create_vcpu(&tables::start(&self.host.memory, index, ring0, ring3)?)?;
         self.start_vcpu(index, vcpu)
     }
 
@@ -329,10 +285,7 @@ impl Running {
     fn wait(mut self) -> Result<i32, HostError> {
         let mut next_update = Instant::now() + CLOCK_PERIOD;
         loop {
-            match self
-                .inbox
-                .recv_timeout(next_update.saturating_duration_since(Instant::now()))
-            {
+            match self.inbox.recv_timeout(next_update.saturating_duration_since(Instant::now())) {
                 Ok(Notice::StartCpu(index)) => self.add_vcpu(index)?,
                 Ok(Notice::GrowServers) => self.spawn_server()?,
                 Ok(Notice::Exit(status)) => {
@@ -341,14 +294,10 @@ impl Running {
                 }
                 Ok(Notice::Failed(error)) => return Err(error),
                 Err(RecvTimeoutError::Timeout) => {
-                    let _ = self
-                        .clock
-                        .update(&self.host.memory, CLOCK_PERIOD.as_nanos() as u64);
+                    let _ = self.clock.update(&self.host.memory, CLOCK_PERIOD.as_nanos() as u64);
                     next_update = Instant::now() + CLOCK_PERIOD;
                 }
-                Err(RecvTimeoutError::Disconnected) => {
-                    return Err(HostError::new(Kind::Host, "every thread is gone"))
-                }
+                Err(RecvTimeoutError::Disconnected) => return Err(HostError::new(Kind::Host, "every thread is gone")),
             }
         }
     }

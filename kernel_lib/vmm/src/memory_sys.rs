@@ -24,39 +24,19 @@ fn check(result: isize) -> Answer<u64> {
 }
 
 fn last_error() -> Errno {
-    Errno::from_raw_os_error(
-        std::io::Error::last_os_error()
-            .raw_os_error()
-            .unwrap_or(libc::EIO),
-    )
+    Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
 /// preadv2(2); `offset` -1: the file's own position.
 pub fn read(fd: BorrowedFd<'_>, vectors: &IoVectors<'_>, offset: i64, flags: i32) -> Answer<u64> {
     // SAFETY: the vectors name mapped guest memory, in which any bytes may change at any time.
-    check(unsafe {
-        libc::preadv2(
-            fd.as_raw_fd(),
-            vectors.as_ptr(),
-            vectors.len() as i32,
-            offset,
-            flags,
-        )
-    })
+    check(unsafe { libc::preadv2(fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset, flags) })
 }
 
 /// pwritev2(2).
 pub fn write(fd: BorrowedFd<'_>, vectors: &IoVectors<'_>, offset: i64, flags: i32) -> Answer<u64> {
     // SAFETY: as in `read`; the kernel only reads.
-    check(unsafe {
-        libc::pwritev2(
-            fd.as_raw_fd(),
-            vectors.as_ptr(),
-            vectors.len() as i32,
-            offset,
-            flags,
-        )
-    })
+    check(unsafe { libc::pwritev2(fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset, flags) })
 }
 
 /// getdents64(2) into checked guest memory.
@@ -73,9 +53,5 @@ pub fn fsid(statfs: &rustix::fs::StatFs) -> [u32; 2] {
 
 pub fn sync_file_range(fd: BorrowedFd<'_>, offset: u64, bytes: u64, flags: u32) -> Answer<()> {
     // SAFETY: no memory involved.
-    check(
-        unsafe { libc::sync_file_range(fd.as_raw_fd(), offset as i64, bytes as i64, flags) }
-            as isize,
-    )
-    .map(drop)
+    check(unsafe { libc::sync_file_range(fd.as_raw_fd(), offset as i64, bytes as i64, flags) } as isize).map(drop)
 }

@@ -99,40 +99,23 @@ impl Plan {
     /// Parses and checks a plan. Pure: opens nothing.
     pub fn parse(text: &[u8]) -> Result<Self, HostError> {
         if text.len() as u64 > MAX_BYTES {
-            return Err(HostError::plan(format!(
-                "launch plan is longer than {MAX_BYTES} bytes"
-            )));
+            return Err(HostError::plan(format!("launch plan is longer than {MAX_BYTES} bytes")));
         }
-        let mut plan: Self = serde_json::from_slice(text)
-            .map_err(|error| HostError::plan(format!("launch plan: {error}")))?;
+        let mut plan: Self = serde_json::from_slice(text).map_err(|error| HostError::plan(format!("launch plan: {error}")))?;
         if plan.version != VERSION {
-            return Err(HostError::plan(format!(
-                "launch plan: version {} (this VMM speaks {VERSION})",
-                plan.version
-            )));
+            return Err(HostError::plan(format!("launch plan: version {} (this VMM speaks {VERSION})", plan.version)));
         }
         if plan.vcpus == 0 || plan.vcpus as usize > layout::MAX_VCPUS {
-            return Err(HostError::plan(format!(
-                "launch plan: vcpus {} is not in 1..={}",
-                plan.vcpus,
-                layout::MAX_VCPUS
-            )));
+            return Err(HostError::plan(format!("launch plan: vcpus {} is not in 1..={}", plan.vcpus, layout::MAX_VCPUS)));
         }
         if plan.memory < layout::MIN_RAM {
             return Err(HostError::new(
                 Kind::Memory,
-                format!(
-                    "memory limit {} is below the {} bytes that a guest needs",
-                    plan.memory,
-                    layout::MIN_RAM
-                ),
+                format!("memory limit {} is below the {} bytes that a guest needs", plan.memory, layout::MIN_RAM),
             ));
         }
-        plan.memory = plan
-            .memory
-            .div_ceil(2 << 20)
-            .saturating_mul(2 << 20)
-            .min(layout::RAM_END_MAX - (layout::HIGH_RAM - layout::LOW_RAM_END));
+        plan.memory =
+            plan.memory.div_ceil(2 << 20).saturating_mul(2 << 20).min(layout::RAM_END_MAX - (layout::HIGH_RAM - layout::LOW_RAM_END));
         plan.check_descriptors()?;
         if plan.control.is_none() {
             plan.autostart = true;
@@ -144,16 +127,10 @@ impl Plan {
         let mut handles = BTreeSet::new();
         let mut numbers = BTreeSet::new();
         let named = [self.kvm, self.control, self.ready].into_iter().flatten();
-        let namespaces = self
-            .jail
-            .namespaces
-            .iter()
-            .filter_map(|namespace| namespace.fd);
+        let namespaces = self.jail.namespaces.iter().filter_map(|namespace| namespace.fd);
         for number in named.chain(namespaces) {
             if number < 0 || !numbers.insert(number) {
-                return Err(HostError::plan(format!(
-                    "launch plan: descriptor {number} is named twice or negative"
-                )));
+                return Err(HostError::plan(format!("launch plan: descriptor {number} is named twice or negative")));
             }
         }
         for descriptor in &self.descriptors {
@@ -183,9 +160,7 @@ impl Plan {
         let process = &self.container.process;
         for handle in process.stdio.iter().chain(&process.extra_files) {
             if *handle != u32::MAX && !known(*handle) {
-                return Err(HostError::plan(format!(
-                    "launch plan: process names handle {handle}, which no descriptor has"
-                )));
+                return Err(HostError::plan(format!("launch plan: process names handle {handle}, which no descriptor has")));
             }
         }
         Ok(())
@@ -204,10 +179,7 @@ mod tests {
 
     #[test]
     fn smallest_plan_starts_at_once() {
-        let plan = parse(&format!(
-            r#"{{"version":1,"kernel":"/k","memory":67108865,"container":{STDIO}}}"#
-        ))
-        .unwrap();
+        let plan = parse(&format!(r#"{{"version":1,"kernel":"/k","memory":67108865,"container":{STDIO}}}"#)).unwrap();
         assert!(plan.autostart);
         assert_eq!((plan.vcpus, plan.memory), (1, 66 << 20));
     }
@@ -215,19 +187,13 @@ mod tests {
     #[test]
     fn unknown_fields_and_versions_are_refused() {
         assert!(parse(r#"{"version":1,"kernel":"/k","memory":67108864,"colour":1}"#).is_err());
-        assert!(parse(&format!(
-            r#"{{"version":2,"kernel":"/k","memory":67108864,"container":{STDIO}}}"#
-        ))
-        .is_err());
+        assert!(parse(&format!(r#"{{"version":2,"kernel":"/k","memory":67108864,"container":{STDIO}}}"#)).is_err());
         assert!(parse("").is_err());
     }
 
     #[test]
     fn handles_must_exist_and_be_unique() {
-        assert!(
-            parse(r#"{"version":1,"kernel":"/k","memory":67108864}"#).is_err(),
-            "stdio handle 0 has no descriptor"
-        );
+        assert!(parse(r#"{"version":1,"kernel":"/k","memory":67108864}"#).is_err(), "stdio handle 0 has no descriptor");
         let twice = r#"[{"handle":1,"fd":0,"kind":"stream"},{"handle":1,"fd":1,"kind":"stream"}]"#;
         assert!(parse(&format!(r#"{{"version":1,"kernel":"/k","memory":67108864,"descriptors":{twice},"container":{STDIO}}}"#)).is_err());
     }

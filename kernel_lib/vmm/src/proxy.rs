@@ -48,10 +48,7 @@ fn wait(socket: &OwnedFd) -> Result<i32, HostError> {
             other => other.during(Kind::Host, "cannot read from the control connection")?,
         };
         if bytes == 0 {
-            return Err(HostError::new(
-                Kind::Host,
-                "the container ended before the process's exit status was known",
-            ));
+            return Err(HostError::new(Kind::Host, "the container ended before the process's exit status was known"));
         }
         if let Ok(exit) = serde_json::from_slice::<Exit>(buffer.get(..bytes).unwrap_or_default()) {
             if exit.event == "exit" {

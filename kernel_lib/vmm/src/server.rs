@@ -18,7 +18,7 @@ use std::os::fd::OwnedFd;
 use std::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use abi::request::{RING_ENTRIES, SUBMITTED};
+use abi::request::{RING_ENTRIES, SUBMITTED, SUBMITTED_NOTIFY};
 
 use crate::clock::tsc;
 use crate::services::{Host, Request};
@@ -64,10 +64,7 @@ pub struct Worker<'a> {
 impl Worker<'_> {
     /// For requests that are served on a vCPU thread or in a test.
     pub fn outside() -> Worker<'static> {
-        Worker {
-            servers: None,
-            leads: std::cell::Cell::new(false),
-        }
+        Worker { servers: None, leads: std::cell::Cell::new(false) }
     }
 
     /// Before anything that may wait for a disk or a peer: lets another thread serve what comes next.
@@ -82,19 +79,11 @@ impl Worker<'_> {
 
 impl Servers {
     /// `grow` asks for one more thread to call [`Self::serve`].
-    pub fn new(
-        host: Arc<Host>,
-        doorbell: OwnedFd,
-        tsc_hz: u64,
-        grow: Box<dyn Fn() + Send + Sync>,
-    ) -> Self {
+    pub fn new(host: Arc<Host>, doorbell: OwnedFd, tsc_hz: u64, grow: Box<dyn Fn() + Send + Sync>) -> Self {
         Self {
             host,
             doorbell,
-            state: Mutex::new(State {
-                total: FIRST_SERVERS,
-                ..State::default()
-            }),
+            state: Mutex::new(State { total: FIRST_SERVERS, ..State::default() }),
             promotion: Condvar::new(),
             grow,
             poll_ticks: tsc_hz / 1_000_000 * POLL_MICROSECONDS,
@@ -120,10 +109,7 @@ impl Servers {
     }
 
     pub fn threads(&self) -> usize {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .total
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).total
     }
 
     fn become_leader(&self) {
@@ -134,10 +120,7 @@ impl Servers {
         }
         state.parked += 1;
         while !state.promoted {
-            state = self
-                .promotion
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.promotion.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         state.promoted = false;
     }
@@ -172,10 +155,7 @@ impl Servers {
                 }
                 continue;
             };
-            let worker = Worker {
-                servers: Some(self),
-                leads: std::cell::Cell::new(true),
-            };
+            let worker = Worker { servers: Some(self), leads: std::cell::Cell::new(true) };
             if self.backlog() >= BACKLOG {
                 worker.may_block();
             }
@@ -191,10 +171,7 @@ impl Servers {
         let Ok(ring) = self.host.memory.submission_ring() else {
             return 0;
         };
-        ring.tail
-            .load(Ordering::Acquire)
-            .wrapping_sub(ring.head.load(Ordering::Relaxed))
-            .min(RING_ENTRIES as u32)
+        ring.tail.load(Ordering::Acquire).wrapping_sub(ring.head.load(Ordering::Relaxed)).min(RING_ENTRIES as u32)
     }
 
     /// Takes one slot number; `serving` counts it already.
@@ -205,21 +182,9 @@ impl Servers {
             if ring.tail.load(Ordering::Acquire) == head {
                 return None;
             }
-            let number = ring
-                .entries
-                .get(head as usize % RING_ENTRIES)?
-                .load(Ordering::Relaxed);
+            let number = ring.entries.get(head as usize % RING_ENTRIES)?.load(Ordering::Relaxed);
             self.serving.fetch_add(1, Ordering::SeqCst);
-            if ring
-                .head
-                .compare_exchange(
-                    head,
-                    head.wrapping_add(1),
-                    Ordering::AcqRel,
-                    Ordering::Relaxed,
-                )
-                .is_ok()
-            {
+            if ring.head.compare_exchange(head, head.wrapping_add(1), Ordering::AcqRel, Ordering::Relaxed).is_ok() {
                 return Some(number);
             }
             self.serving.fetch_sub(1, Ordering::SeqCst);
@@ -231,13 +196,15 @@ impl Servers {
         let Ok(slot) = self.host.memory.slot(number as usize) else {
             return;
         };
-        if slot.state.load(Ordering::Acquire) != SUBMITTED {
+        if !matches!(slot.state.load(Ordering::Acquire), SUBMITTED | SUBMITTED_NOTIFY) {
             return;
         }
         let request = Request::copy(slot);
-        self.host.serve_into(slot, &request, worker);
+        let somebody_sleeps = self.host.serve_into(slot, &request, worker);
         self.served.fetch_add(1, Ordering::Relaxed);
-        self.host.events.complete(number, request.vcpu());
+        if somebody_sleeps {
+            self.host.events.complete(number, request.vcpu());
+        }
     }
 
     fn wait_for_work(&self) {
@@ -267,10 +234,7 @@ impl Servers {
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
         let _ = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .promoted = true;
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).promoted = true;
         self.promotion.notify_all();
     }
 }

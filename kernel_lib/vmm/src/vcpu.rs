@@ -65,10 +65,7 @@ impl Gate {
         let mut paused = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
         status.stopped.store(true, Ordering::SeqCst);
         while *paused {
-            paused = self
-                .opened
-                .wait(paused)
-                .unwrap_or_else(PoisonError::into_inner);
+            paused = self.opened.wait(paused).unwrap_or_else(PoisonError::into_inner);
         }
         status.stopped.store(false, Ordering::SeqCst);
     }
@@ -88,18 +85,10 @@ pub struct Runner {
 impl Runner {
     /// The life of a vCPU thread.
     pub fn run(mut self) {
-        self.status
-            .thread
-            .store(signal::thread_id(), Ordering::SeqCst);
+        self.status.thread.store(signal::thread_id(), Ordering::SeqCst);
         if let Err(error) = self.run_guest() {
-            let detail = if self.debug {
-                format!("{error}; vCPU {}: {}", self.index, self.vcpu.describe())
-            } else {
-                error.message
-            };
-            let _ = self
-                .notices
-                .send(Notice::Failed(HostError::new(Kind::Guest, detail)));
+            let detail = if self.debug { format!("{error}; vCPU {}: {}", self.index, self.vcpu.describe()) } else { error.message };
+            let _ = self.notices.send(Notice::Failed(HostError::new(Kind::Guest, detail)));
         }
     }
 
@@ -127,10 +116,7 @@ impl Runner {
                         port::REQUEST => self.servers.serve_slot(value, &Worker::outside()),
                         port::PANIC => {
                             let text = boot::panic_text(&self.host.memory);
-                            return Err(HostError::new(
-                                Kind::Guest,
-                                format!("library OS panicked: {text}"),
-                            ));
+                            return Err(HostError::new(Kind::Guest, format!("library OS panicked: {text}")));
                         }
                         port::DEBUG if self.debug => debug_byte(&mut line, value as u8),
                         _ => {}
@@ -144,12 +130,7 @@ impl Runner {
                     bad_accesses += 1;
                     self.no_page(address, bad_accesses)?;
                 }
-                Exit::Shutdown => {
-                    return Err(HostError::new(
-                        Kind::Guest,
-                        "guest CPU shut down (triple fault)",
-                    ))
-                }
+                Exit::Shutdown => return Err(HostError::new(Kind::Guest, "guest CPU shut down (triple fault)")),
             }
         }
     }
@@ -175,10 +156,7 @@ impl Runner {
                 std::thread::sleep(std::time::Duration::from_millis(1));
                 Ok(())
             }
-            None => Err(HostError::new(
-                Kind::Guest,
-                "guest touches memory that the host cannot provide",
-            )),
+            None => Err(HostError::new(Kind::Guest, "guest touches memory that the host cannot provide")),
         }
     }
 }

@@ -31,23 +31,16 @@ impl Watcher {
     }
 
     pub fn watch(&self, number: u32, handle: &Handle, vcpu: u32) -> Result<(), Errno> {
-        let kind = if handle.kind == HandleKind::Inotify {
-            NOTIFY
-        } else {
-            0
-        };
+        let kind = if handle.kind == HandleKind::Inotify { NOTIFY } else { 0 };
         let data = EventData::new_u64(u64::from(number) | u64::from(vcpu & 0xff) << 32 | kind);
-        let interest =
-            EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
+        let interest = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::PRI | EventFlags::ET;
         match epoll::add(&self.epoll, handle, data, interest) {
             // Watched already: a modification reports the present readiness again.
             Err(Errno::EXIST) => epoll::modify(&self.epoll, handle, data, interest),
             // A regular file is always ready.
             Err(Errno::PERM) => {
                 let value = u64::from((EventFlags::IN | EventFlags::OUT).bits());
-                self.events
-                    .try_post(EventKind::Ready, number, value, vcpu)
-                    .map_err(|_| Errno::AGAIN)
+                self.events.try_post(EventKind::Ready, number, value, vcpu).map_err(|_| Errno::AGAIN)
             }
             other => other,
         }
@@ -55,10 +48,7 @@ impl Watcher {
 
     /// No more events for a handle. (One that was about to be posted may still come.)
     pub fn forget(&self, _number: u32, handle: &Handle) {
-        if matches!(
-            handle.kind,
-            HandleKind::Stream | HandleKind::Socket | HandleKind::Inotify
-        ) {
+        if matches!(handle.kind, HandleKind::Stream | HandleKind::Socket | HandleKind::Inotify) {
             let _ = epoll::delete(&self.epoll, handle);
         }
     }
@@ -79,11 +69,7 @@ impl Watcher {
             for event in &list {
                 let data = event.data.u64();
                 let (number, vcpu) = (data as u32, (data >> 32 & 0xff) as u32);
-                let kind = if data & NOTIFY == 0 {
-                    EventKind::Ready
-                } else {
-                    EventKind::Notify
-                };
+                let kind = if data & NOTIFY == 0 { EventKind::Ready } else { EventKind::Notify };
                 let value = u64::from({ event.flags }.bits());
                 while self.events.try_post(kind, number, value, vcpu).is_err() {
                     std::thread::sleep(BACK_OFF);

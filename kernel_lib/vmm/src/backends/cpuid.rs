@@ -37,10 +37,7 @@ pub fn xsave_bytes(xcr0: u64) -> u32 {
 }
 
 fn find(cpuid: &CpuId, function: u32, index: u32) -> Option<&kvm_cpuid_entry2> {
-    cpuid
-        .as_slice()
-        .iter()
-        .find(|entry| entry.function == function && entry.index == index)
+    cpuid.as_slice().iter().find(|entry| entry.function == function && entry.index == index)
 }
 
 pub fn has_xsave(cpuid: &CpuId) -> bool {
@@ -50,10 +47,7 @@ pub fn has_xsave(cpuid: &CpuId) -> bool {
 /// Takes out what is not offered; what remains is the same for every vCPU but for the APIC ids.
 pub fn trim(cpuid: &mut CpuId, xcr0: u64) {
     // No hypervisor's interface: the library OS needs none, and a program must not find one.
-    cpuid.retain(|entry| {
-        !(0x4000_0000..0x5000_0000).contains(&entry.function)
-            && !matches!(entry.function, 0x1d | 0x1e)
-    });
+    cpuid.retain(|entry| !(0x4000_0000..0x5000_0000).contains(&entry.function) && !matches!(entry.function, 0x1d | 0x1e));
     for entry in cpuid.as_mut_slice() {
         match (entry.function, entry.index) {
             // MONITOR, x2APIC, TSC deadline timer.
@@ -64,14 +58,7 @@ pub fn trim(cpuid: &mut CpuId, xcr0: u64) {
                 entry.edx &= !(1 << 20 | 1 << 22 | 1 << 24 | 1 << 25); // CET_IBT, AMX
                 if xcr0 & 0b1110_0000 == 0 {
                     // Every AVX-512 feature goes with its state.
-                    entry.ebx &= !(1 << 16
-                        | 1 << 17
-                        | 1 << 21
-                        | 1 << 26
-                        | 1 << 27
-                        | 1 << 28
-                        | 1 << 30
-                        | 1 << 31);
+                    entry.ebx &= !(1 << 16 | 1 << 17 | 1 << 21 | 1 << 26 | 1 << 27 | 1 << 28 | 1 << 30 | 1 << 31);
                     entry.ecx &= !(1 << 1 | 1 << 6 | 1 << 11 | 1 << 12 | 1 << 14);
                     entry.edx &= !(1 << 2 | 1 << 3 | 1 << 8 | 1 << 23);
                 }
@@ -105,10 +92,7 @@ pub fn identify(cpuid: &mut CpuId, index: u32) {
                 entry.edx = index;
                 match entry.index {
                     0 => (entry.eax, entry.ebx, entry.ecx) = (0, 1, 1 << 8),
-                    1 => {
-                        (entry.eax, entry.ebx, entry.ecx) =
-                            (TOPOLOGY_SHIFT, 1 << TOPOLOGY_SHIFT, 2 << 8 | 1)
-                    }
+                    1 => (entry.eax, entry.ebx, entry.ecx) = (TOPOLOGY_SHIFT, 1 << TOPOLOGY_SHIFT, 2 << 8 | 1),
                     other => (entry.eax, entry.ebx, entry.ecx) = (0, 0, other),
                 }
             }

@@ -8,9 +8,8 @@ use std::sync::Arc;
 
 use abi::layout::{KERNEL_CS, KERNEL_DS};
 use kvm_bindings::{
-    kvm_device_attr, kvm_enable_cap, kvm_mp_state, kvm_msi, kvm_msr_entry, kvm_segment,
-    kvm_userspace_memory_region, CpuId, Msrs, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES,
-    KVM_MP_STATE_RUNNABLE, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET,
+    kvm_device_attr, kvm_enable_cap, kvm_mp_state, kvm_msi, kvm_msr_entry, kvm_segment, kvm_userspace_memory_region, CpuId, Msrs,
+    KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MP_STATE_RUNNABLE, KVM_VCPU_TSC_CTRL, KVM_VCPU_TSC_OFFSET,
 };
 use kvm_ioctls::{IoEventAddress, Kvm, NoDatamatch, VcpuExit, VcpuFd, VmFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -67,22 +66,13 @@ impl KvmMachine {
         let kvm = unsafe { Kvm::from_raw_fd(device.into_raw_fd()) };
         let version = kvm.get_api_version();
         if version != 12 {
-            return Err(HostError::new(
-                Kind::Kvm,
-                format!("/dev/kvm has API version {version}, not 12"),
-            ));
+            return Err(HostError::new(Kind::Kvm, format!("/dev/kvm has API version {version}, not 12")));
         }
         let vm = create_vm(&kvm)?;
-        let mut split = kvm_enable_cap {
-            cap: KVM_CAP_SPLIT_IRQCHIP,
-            ..Default::default()
-        };
+        let mut split = kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, ..Default::default() };
         split.args[0] = 24;
-        vm.enable_cap(&split)
-            .during(Kind::Kvm, "KVM_CAP_SPLIT_IRQCHIP")?;
-        let mut cpuid = kvm
-            .get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)
-            .during(Kind::Kvm, "KVM_GET_SUPPORTED_CPUID")?;
+        vm.enable_cap(&split).during(Kind::Kvm, "KVM_CAP_SPLIT_IRQCHIP")?;
+        let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).during(Kind::Kvm, "KVM_GET_SUPPORTED_CPUID")?;
         let xcr0 = cpuid::xcr0(&cpuid);
         cpuid::trim(&mut cpuid, xcr0);
         let features = Features {
@@ -93,15 +83,7 @@ impl KvmMachine {
             apic_timer_hz: 1_000_000_000,
             exits_are_cheap: exits_are_cheap(),
         };
-        Ok(Self {
-            vm,
-            memory,
-            cpuid,
-            features,
-            slots: AtomicU32::new(0),
-            pages: AtomicU64::new(0),
-            tsc_hz: OnceLock::new(),
-        })
+        Ok(Self { vm, memory, cpuid, features, slots: AtomicU32::new(0), pages: AtomicU64::new(0), tsc_hz: OnceLock::new() })
     }
 
     fn set_shadow_page_limit(&self, pages: u64) {
@@ -121,27 +103,19 @@ fn create_vm(kvm: &Kvm) -> Result<VmFd, HostError> {
             other => return other.during(Kind::Kvm, "KVM_CREATE_VM"),
         }
     }
-    Err(HostError::new(
-        Kind::Kvm,
-        "KVM_CREATE_VM: interrupted again and again",
-    ))
+    Err(HostError::new(Kind::Kvm, "KVM_CREATE_VM: interrupted again and again"))
 }
 
 /// An exit costs 1 to 2 us with hardware virtualization, 20 us and more on the paging-based KVM and in nested virtualization.
 fn exits_are_cheap() -> bool {
-    let loaded = |module: &str| {
-        rustix::fs::access(format!("/sys/module/{module}"), rustix::fs::Access::EXISTS).is_ok()
-    };
+    let loaded = |module: &str| rustix::fs::access(format!("/sys/module/{module}"), rustix::fs::Access::EXISTS).is_ok();
     let nested = std::arch::x86_64::__cpuid_count(1, 0).ecx >> 31 & 1 == 1;
     !nested && !loaded("kvm_pvm") && (loaded("kvm_intel") || loaded("kvm_amd"))
 }
 
 impl Machine for KvmMachine {
     fn features(&self) -> Features {
-        Features {
-            tsc_hz: self.tsc_hz.get().copied().unwrap_or(0),
-            ..self.features
-        }
+        Features { tsc_hz: self.tsc_hz.get().copied().unwrap_or(0), ..self.features }
     }
 
     fn add_memory(&self, gpa: u64, bytes: u64) -> Result<(), HostError> {
@@ -154,8 +128,7 @@ impl Machine for KvmMachine {
             userspace_addr: self.memory.host_address(gpa),
         };
         // SAFETY: the range lies in the reservation of `self.memory`, which lives as long as the VM does.
-        unsafe { self.vm.set_user_memory_region(region) }
-            .during(Kind::Kvm, "KVM_SET_USER_MEMORY_REGION")?;
+        unsafe { self.vm.set_user_memory_region(region) }.during(Kind::Kvm, "KVM_SET_USER_MEMORY_REGION")?;
         let pages = self.pages.fetch_add(bytes >> 12, Ordering::Relaxed) + (bytes >> 12);
         self.set_shadow_page_limit(pages);
         Ok(())
@@ -165,30 +138,20 @@ impl Machine for KvmMachine {
         let copy = event.try_clone_to_owned().during(Kind::Host, "dup")?;
         // SAFETY: an open event descriptor, given away here; KVM keeps a reference of its own.
         let event = unsafe { vmm_sys_util::eventfd::EventFd::from_raw_fd(copy.into_raw_fd()) };
-        self.vm
-            .register_ioevent(&event, &IoEventAddress::Pio(u64::from(port)), NoDatamatch)
-            .during(Kind::Kvm, "KVM_IOEVENTFD")
+        self.vm.register_ioevent(&event, &IoEventAddress::Pio(u64::from(port)), NoDatamatch).during(Kind::Kvm, "KVM_IOEVENTFD")
     }
 
     fn interrupt(&self, vcpu: u32, vector: u8) {
         // Fixed delivery, physical destination, edge: SDM volume 3A, "Message Signalled Interrupts".
-        let message = kvm_msi {
-            address_lo: 0xfee0_0000 | (vcpu & 0xff) << 12,
-            data: u32::from(vector),
-            ..Default::default()
-        };
+        let message = kvm_msi { address_lo: 0xfee0_0000 | (vcpu & 0xff) << 12, data: u32::from(vector), ..Default::default() };
         let _ = self.vm.signal_msi(message);
     }
 
     fn create_vcpu(&self, start: &Start) -> Result<Box<dyn Vcpu>, HostError> {
-        let fd = self
-            .vm
-            .create_vcpu(u64::from(start.index))
-            .during(Kind::Kvm, "KVM_CREATE_VCPU")?;
+        let fd = self.vm.create_vcpu(u64::from(start.index)).during(Kind::Kvm, "KVM_CREATE_VCPU")?;
         let mut identity = self.cpuid.clone();
         cpuid::identify(&mut identity, start.index);
-        fd.set_cpuid2(&identity)
-            .during(Kind::Kvm, "KVM_SET_CPUID2")?;
+        fd.set_cpuid2(&identity).during(Kind::Kvm, "KVM_SET_CPUID2")?;
         let has_xsave = cpuid::has_xsave(&self.cpuid);
         set_system_registers(&fd, start, has_xsave)?;
         if has_xsave {
@@ -199,20 +162,11 @@ impl Machine for KvmMachine {
             fd.set_xcrs(&xcrs).during(Kind::Kvm, "KVM_SET_XCRS")?;
         }
         set_msrs(&fd, start)?;
-        let mut registers = kvm_bindings::kvm_regs {
-            rip: start.rip,
-            rsp: start.rsp,
-            rdi: start.rdi,
-            rsi: start.rsi,
-            ..Default::default()
-        };
+        let mut registers = kvm_bindings::kvm_regs { rip: start.rip, rsp: start.rsp, rdi: start.rdi, rsi: start.rsi, ..Default::default() };
         registers.rflags = 2;
         fd.set_regs(&registers).during(Kind::Kvm, "KVM_SET_REGS")?;
         // The others would wait for the boot CPU's INIT and SIPI.
-        fd.set_mp_state(kvm_mp_state {
-            mp_state: KVM_MP_STATE_RUNNABLE,
-        })
-        .during(Kind::Kvm, "KVM_SET_MP_STATE")?;
+        fd.set_mp_state(kvm_mp_state { mp_state: KVM_MP_STATE_RUNNABLE }).during(Kind::Kvm, "KVM_SET_MP_STATE")?;
         let khz = fd.get_tsc_khz().during(Kind::Kvm, "KVM_GET_TSC_KHZ")?;
         let _ = self.tsc_hz.set(u64::from(khz) * 1000);
         Ok(Box::new(KvmVcpu { fd }))
@@ -220,88 +174,38 @@ impl Machine for KvmMachine {
 }
 
 fn set_system_registers(fd: &VcpuFd, start: &Start, has_xsave: bool) -> Result<(), HostError> {
-    let code = kvm_segment {
-        limit: u32::MAX,
-        selector: KERNEL_CS,
-        type_: 11,
-        present: 1,
-        s: 1,
-        l: 1,
-        g: 1,
-        ..Default::default()
-    };
-    let data = kvm_segment {
-        limit: u32::MAX,
-        selector: KERNEL_DS,
-        type_: 3,
-        present: 1,
-        db: 1,
-        s: 1,
-        g: 1,
-        ..Default::default()
-    };
+    let code = kvm_segment { limit: u32::MAX, selector: KERNEL_CS, type_: 11, present: 1, s: 1, l: 1, g: 1, ..Default::default() };
+    let data = kvm_segment { limit: u32::MAX, selector: KERNEL_DS, type_: 3, present: 1, db: 1, s: 1, g: 1, ..Default::default() };
     let mut system = fd.get_sregs().during(Kind::Kvm, "KVM_GET_SREGS")?;
     system.cs = code;
     (system.ds, system.es, system.fs, system.ss) = (data, data, data, data);
-    system.gs = kvm_segment {
-        base: start.gs_base,
-        ..data
-    };
-    system.tr = kvm_segment {
-        base: start.tss.0,
-        limit: start.tss.1,
-        selector: start.tss.2,
-        type_: 11,
-        present: 1,
-        ..Default::default()
-    };
+    system.gs = kvm_segment { base: start.gs_base, ..data };
+    system.tr = kvm_segment { base: start.tss.0, limit: start.tss.1, selector: start.tss.2, type_: 11, present: 1, ..Default::default() };
     (system.gdt.base, system.gdt.limit) = start.gdt;
     (system.idt.base, system.idt.limit) = start.idt;
     system.cr0 = CR0;
     system.cr3 = start.cr3;
-    system.cr4 = CR4_PAE
-        | CR4_OSFXSR
-        | CR4_OSXMMEXCPT
-        | CR4_FSGSBASE
-        | if has_xsave { CR4_OSXSAVE } else { 0 };
+    system.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | if has_xsave { CR4_OSXSAVE } else { 0 };
     system.efer = EFER;
-    fd.set_sregs(&system)
-        .during(Kind::Kvm, "KVM_SET_SREGS (does the CPU have FSGSBASE?)")
+    fd.set_sregs(&system).during(Kind::Kvm, "KVM_SET_SREGS (does the CPU have FSGSBASE?)")
 }
 
 fn set_msrs(fd: &VcpuFd, start: &Start) -> Result<(), HostError> {
-    let entry = |index, data| kvm_msr_entry {
-        index,
-        data,
-        ..Default::default()
-    };
-    let msrs = [
-        entry(MSR_STAR, 0x23 << 48 | u64::from(KERNEL_CS) << 32),
-        entry(MSR_LSTAR, start.syscall_entry),
-        entry(MSR_SFMASK, 0),
-    ];
-    let msrs = Msrs::from_entries(&msrs)
-        .map_err(|error| HostError::new(Kind::Kvm, format!("{error:?}")))?;
+    let entry = |index, data| kvm_msr_entry { index, data, ..Default::default() };
+    let msrs = [entry(MSR_STAR, 0x23 << 48 | u64::from(KERNEL_CS) << 32), entry(MSR_LSTAR, start.syscall_entry), entry(MSR_SFMASK, 0)];
+    let msrs = Msrs::from_entries(&msrs).map_err(|error| HostError::new(Kind::Kvm, format!("{error:?}")))?;
     if fd.set_msrs(&msrs).during(Kind::Kvm, "KVM_SET_MSRS")? != 3 {
-        return Err(HostError::new(
-            Kind::Kvm,
-            "KVM_SET_MSRS refused the system-call registers",
-        ));
+        return Err(HostError::new(Kind::Kvm, "KVM_SET_MSRS refused the system-call registers"));
     }
     // The guest's time-stamp counter is the host's: by offset 0 where KVM can (5.16), else by writing the present value.
     let offset = 0u64;
-    let attribute = kvm_device_attr {
-        group: KVM_VCPU_TSC_CTRL,
-        attr: u64::from(KVM_VCPU_TSC_OFFSET),
-        addr: &raw const offset as u64,
-        flags: 0,
-    };
+    let attribute =
+        kvm_device_attr { group: KVM_VCPU_TSC_CTRL, attr: u64::from(KVM_VCPU_TSC_OFFSET), addr: &raw const offset as u64, flags: 0 };
     // SAFETY: the attribute, and the number that it points to, live during the call.
     if unsafe { libc::ioctl(fd.as_raw_fd(), KVM_SET_DEVICE_ATTR, &raw const attribute) } != 0 {
-        let msrs = Msrs::from_entries(&[entry(MSR_TSC, crate::clock::tsc())])
-            .map_err(|error| HostError::new(Kind::Kvm, format!("{error:?}")))?;
-        fd.set_msrs(&msrs)
-            .during(Kind::Kvm, "KVM_SET_MSRS (time-stamp counter)")?;
+        let msrs =
+            Msrs::from_entries(&[entry(MSR_TSC, crate::clock::tsc())]).map_err(|error| HostError::new(Kind::Kvm, format!("{error:?}")))?;
+        fd.set_msrs(&msrs).during(Kind::Kvm, "KVM_SET_MSRS (time-stamp counter)")?;
     }
     Ok(())
 }
@@ -330,10 +234,7 @@ impl Vcpu for KvmVcpu {
             Ok(VcpuExit::Shutdown | VcpuExit::SystemEvent(..)) => Ok(Exit::Shutdown),
             Ok(other) => {
                 let text = format!("{other:?}");
-                Err(HostError::new(
-                    Kind::Guest,
-                    format!("guest CPU stopped: {text}"),
-                ))
+                Err(HostError::new(Kind::Guest, format!("guest CPU stopped: {text}")))
             }
             Err(error) => match error.errno() {
                 libc::EINTR | libc::EAGAIN => Ok(Exit::Interrupted),

@@ -21,10 +21,7 @@ pub fn install() -> Result<(), HostError> {
     if result == 0 {
         Ok(())
     } else {
-        Err(HostError::new(
-            Kind::Host,
-            format!("sigaction: {}", std::io::Error::last_os_error()),
-        ))
+        Err(HostError::new(Kind::Host, format!("sigaction: {}", std::io::Error::last_os_error())))
     }
 }
 

@@ -40,10 +40,7 @@ fn bad(what: &str) -> HostError {
 }
 
 fn number<const N: usize>(bytes: &[u8], at: usize) -> Result<[u8; N], HostError> {
-    bytes
-        .get(at..at + N)
-        .and_then(|part| part.try_into().ok())
-        .ok_or_else(|| bad("truncated"))
+    bytes.get(at..at + N).and_then(|part| part.try_into().ok()).ok_or_else(|| bad("truncated"))
 }
 
 /// `head`: the first page of the file.
@@ -73,17 +70,12 @@ fn parse(head: &[u8], ram_end: u64) -> Result<Elf, HostError> {
         let word = |offset: usize| number(head, at + offset).map(u64::from_le_bytes);
         let segment = Segment {
             offset: word(8)?,
-            gpa: word(16)?
-                .checked_sub(LIBOS_BASE)
-                .ok_or_else(|| bad("segment below the library OS's base"))?,
+            gpa: word(16)?.checked_sub(LIBOS_BASE).ok_or_else(|| bad("segment below the library OS's base"))?,
             file_bytes: word(32)?,
             memory_bytes: word(40)?,
         };
         let end = segment.gpa.checked_add(segment.memory_bytes);
-        if segment.gpa < IMAGE
-            || segment.file_bytes > segment.memory_bytes
-            || end.is_none_or(|end| end > ram_end)
-        {
+        if segment.gpa < IMAGE || segment.file_bytes > segment.memory_bytes || end.is_none_or(|end| end > ram_end) {
             return Err(bad("segment outside the memory present at start"));
         }
         if segment.memory_bytes > 0 {
@@ -100,8 +92,7 @@ fn parse(head: &[u8], ram_end: u64) -> Result<Elf, HostError> {
 /// are copied, and the rest is zero already.
 pub fn load(memory: &GuestMemory, file: &OwnedFd) -> Result<Loaded, HostError> {
     let mut head = vec![0; PAGE_SIZE as usize];
-    let bytes = rustix::io::pread(file, &mut head, 0)
-        .during(Kind::Kernel, "cannot read the guest image")?;
+    let bytes = rustix::io::pread(file, &mut head, 0).during(Kind::Kernel, "cannot read the guest image")?;
     head.truncate(bytes);
     let elf = parse(&head, memory.ram_end())?;
     let mut end = 0;
@@ -109,25 +100,15 @@ pub fn load(memory: &GuestMemory, file: &OwnedFd) -> Result<Loaded, HostError> {
         place(memory, file, *segment)?;
         end = end.max((segment.gpa + segment.memory_bytes).next_multiple_of(PAGE_SIZE));
     }
-    Ok(Loaded {
-        entry: elf.entry,
-        end,
-    })
+    Ok(Loaded { entry: elf.entry, end })
 }
 
 fn place(memory: &GuestMemory, file: &OwnedFd, segment: Segment) -> Result<(), HostError> {
-    let Segment {
-        offset,
-        gpa,
-        file_bytes,
-        ..
-    } = segment;
+    let Segment { offset, gpa, file_bytes, .. } = segment;
     let file_end = gpa + file_bytes;
     let (first, last) = (gpa.next_multiple_of(PAGE_SIZE), file_end & !(PAGE_SIZE - 1));
     if first < last && offset % PAGE_SIZE == gpa % PAGE_SIZE {
-        memory
-            .map_image(first, last - first, file.as_fd(), offset + (first - gpa))
-            .during(Kind::Kernel, "cannot map the guest image")?;
+        memory.map_image(first, last - first, file.as_fd(), offset + (first - gpa)).during(Kind::Kernel, "cannot map the guest image")?;
         copy(memory, file, offset, gpa, first - gpa)?;
         copy(memory, file, offset + (last - gpa), last, file_end - last)
     } else {
@@ -135,20 +116,12 @@ fn place(memory: &GuestMemory, file: &OwnedFd, segment: Segment) -> Result<(), H
     }
 }
 
-fn copy(
-    memory: &GuestMemory,
-    file: &OwnedFd,
-    offset: u64,
-    gpa: u64,
-    bytes: u64,
-) -> Result<(), HostError> {
+fn copy(memory: &GuestMemory, file: &OwnedFd, offset: u64, gpa: u64, bytes: u64) -> Result<(), HostError> {
     let mut buffer = vec![0; bytes as usize];
     let mut done = 0;
     while done < buffer.len() {
         let part = buffer.get_mut(done..).unwrap_or_default();
-        match rustix::io::pread(file, part, offset + done as u64)
-            .during(Kind::Kernel, "cannot read the guest image")?
-        {
+        match rustix::io::pread(file, part, offset + done as u64).during(Kind::Kernel, "cannot read the guest image")? {
             0 => return Err(bad("truncated")),
             count => done += count,
         }
@@ -181,15 +154,7 @@ mod tests {
     #[test]
     fn segments_must_fit() {
         let elf = parse(&header(LIBOS_BASE + IMAGE, 10, 20), 64 << 20).unwrap();
-        assert_eq!(
-            elf.segments,
-            [Segment {
-                offset: 4096,
-                gpa: IMAGE,
-                file_bytes: 10,
-                memory_bytes: 20
-            }]
-        );
+        assert_eq!(elf.segments, [Segment { offset: 4096, gpa: IMAGE, file_bytes: 10, memory_bytes: 20 }]);
         assert!(parse(&header(LIBOS_BASE, 10, 20), 64 << 20).is_err());
         assert!(parse(&header(0x400000, 10, 20), 64 << 20).is_err());
         assert!(parse(&header(LIBOS_BASE + IMAGE, 20, 10), 64 << 20).is_err());

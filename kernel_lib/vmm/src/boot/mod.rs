@@ -15,28 +15,15 @@ use crate::plan::Plan;
 
 impl From<Fault> for HostError {
     fn from(_: Fault) -> Self {
-        Self::new(
-            Kind::Memory,
-            "guest memory is too small for what has to be written at start",
-        )
+        Self::new(Kind::Memory, "guest memory is too small for what has to be written at start")
     }
 }
 
 /// Writes the boot page and the container's configuration.
-pub fn write_boot_page(
-    memory: &GuestMemory,
-    plan: &Plan,
-    features: &Features,
-    image_end: u64,
-    dax_end: u64,
-) -> Result<(), HostError> {
-    let config =
-        postcard::to_allocvec(&plan.container).during(Kind::Plan, "container configuration")?;
+pub fn write_boot_page(memory: &GuestMemory, plan: &Plan, features: &Features, image_end: u64, dax_end: u64) -> Result<(), HostError> {
+    let config = postcard::to_allocvec(&plan.container).during(Kind::Plan, "container configuration")?;
     if config.len() as u64 > BOOT_CONFIG_MAX {
-        return Err(HostError::plan(format!(
-            "container configuration of {} bytes is longer than {BOOT_CONFIG_MAX}",
-            config.len()
-        )));
+        return Err(HostError::plan(format!("container configuration of {} bytes is longer than {BOOT_CONFIG_MAX}", config.len())));
     }
     memory.write_bytes(BOOT_CONFIG, &config)?;
     let field = |offset: usize, value: u64| memory.write(BOOT_PAGE + offset as u64, &value);
@@ -50,14 +37,10 @@ pub fn write_boot_page(
     field(offset_of!(BootPage, config_bytes), config.len() as u64)?;
     field(offset_of!(BootPage, dax_end), dax_end)?;
     half(offset_of!(BootPage, xsave_bytes), features.xsave_bytes)?;
-    half(
-        offset_of!(BootPage, exits_are_cheap),
-        u32::from(features.exits_are_cheap),
-    )?;
+    half(offset_of!(BootPage, exits_are_cheap), u32::from(features.exits_are_cheap))?;
     field(offset_of!(BootPage, xcr0), features.xcr0)?;
     let mut seed = [0u8; 32];
-    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty())
-        .during(Kind::Host, "getrandom")?;
+    rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).during(Kind::Host, "getrandom")?;
     memory.write_bytes(BOOT_PAGE + offset_of!(BootPage, random_seed) as u64, &seed)?;
     Ok(())
 }
@@ -65,15 +48,9 @@ pub fn write_boot_page(
 /// The text that the library OS left before it panicked.
 pub fn panic_text(memory: &GuestMemory) -> String {
     let limit = size_of_text();
-    let bytes = memory
-        .read::<u64>(BOOT_PAGE + offset_of!(BootPage, panic_bytes) as u64)
-        .unwrap_or(0)
-        .min(limit as u64);
+    let bytes = memory.read::<u64>(BOOT_PAGE + offset_of!(BootPage, panic_bytes) as u64).unwrap_or(0).min(limit as u64);
     let mut text = vec![0; bytes as usize];
-    let _ = memory.read_into(
-        BOOT_PAGE + offset_of!(BootPage, panic_text) as u64,
-        &mut text,
-    );
+    let _ = memory.read_into(BOOT_PAGE + offset_of!(BootPage, panic_text) as u64, &mut text);
     String::from_utf8_lossy(&text).into_owned()
 }
 
@@ -89,17 +66,11 @@ pub fn bus_error(vcpu: u32) -> u64 {
 /// The ring-3 entry address from the image's header: `u64 magic, u64 entry`.
 pub fn image_entry(memory: &GuestMemory) -> Result<u64, HostError> {
     if memory.read::<u64>(IMAGE)? != MAGIC {
-        return Err(HostError::new(
-            Kind::Kernel,
-            "guest image does not begin with LiteBox's header",
-        ));
+        return Err(HostError::new(Kind::Kernel, "guest image does not begin with LiteBox's header"));
     }
     let entry = memory.read::<u64>(IMAGE + 8)?;
     if entry < LIBOS_BASE + IMAGE || entry - LIBOS_BASE >= memory.ram_end() {
-        return Err(HostError::new(
-            Kind::Kernel,
-            format!("guest image has a bad entry address {entry:#x}"),
-        ));
+        return Err(HostError::new(Kind::Kernel, format!("guest image has a bad entry address {entry:#x}")));
     }
     Ok(entry)
 }

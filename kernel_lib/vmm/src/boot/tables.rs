@@ -41,16 +41,10 @@ pub fn map_direct(memory: &GuestMemory, start: u64, end: u64) -> Result<(), Faul
 pub fn write(memory: &GuestMemory, vcpus: u32) -> Result<(), Fault> {
     memory.write(BOOT_PML4 + 255 * 8, &(SHARED_PDPT | TABLE))?;
     for gib in 0..DAX_WINDOW_END / GIB {
-        memory.write(
-            SHARED_PDPT + gib * 8,
-            &((DIRECT_MAP_PDS + gib * PAGE_SIZE) | TABLE),
-        )?;
+        memory.write(SHARED_PDPT + gib * 8, &((DIRECT_MAP_PDS + gib * PAGE_SIZE) | TABLE))?;
     }
     memory.write(directory_entry(LOCAL_APIC), &(APIC_TABLE | TABLE))?;
-    memory.write(
-        APIC_TABLE + LOCAL_APIC % HUGE / PAGE_SIZE * 8,
-        &(LOCAL_APIC | DEVICE),
-    )?;
+    memory.write(APIC_TABLE + LOCAL_APIC % HUGE / PAGE_SIZE * 8, &(LOCAL_APIC | DEVICE))?;
 
     let flat: [(u16, u64); 5] = [
         (KERNEL_CS, 0x00af_9b00_0000_ffff),
@@ -82,10 +76,7 @@ const fn tss_selector(vcpu: u32) -> u16 {
 
 /// A busy 64-bit TSS: SDM volume 3A, "TSS Descriptor in 64-bit Mode".
 const fn tss_descriptor(base: u64) -> [u64; 2] {
-    [
-        TSS_LIMIT | (base & 0xff_ffff) << 16 | 0x8b << 40 | (base >> 24 & 0xff) << 56,
-        base >> 32,
-    ]
+    [TSS_LIMIT | (base & 0xff_ffff) << 16 | 0x8b << 40 | (base >> 24 & 0xff) << 56, base >> 32]
 }
 
 fn write_tss(memory: &GuestMemory, vcpu: u32) -> Result<(), Fault> {
@@ -98,20 +89,9 @@ fn write_tss(memory: &GuestMemory, vcpu: u32) -> Result<(), Fault> {
 }
 
 /// Writes the first IRET frame of a vCPU and says in what state it starts: at `ring0_entry`, whose IRETQ goes to `ring3_entry`.
-pub fn start(
-    memory: &GuestMemory,
-    vcpu: u32,
-    ring0_entry: u64,
-    ring3_entry: u64,
-) -> Result<Start, HostError> {
+pub fn start(memory: &GuestMemory, vcpu: u32, ring0_entry: u64, ring3_entry: u64) -> Result<Start, HostError> {
     let virtual_area = LIBOS_BASE + area(vcpu);
-    let frame = [
-        ring3_entry,
-        u64::from(USER_CS),
-        0x202,
-        virtual_area + CPU_BOOT_STACK_TOP - 8,
-        u64::from(USER_DS),
-    ];
+    let frame = [ring3_entry, u64::from(USER_CS), 0x202, virtual_area + CPU_BOOT_STACK_TOP - 8, u64::from(USER_DS)];
     let at = CPU_RING0_TOP - size_of_val(&frame) as u64;
     for (index, word) in frame.iter().enumerate() {
         memory.write(area(vcpu) + at + index as u64 * 8, word)?;
@@ -138,14 +118,8 @@ mod tests {
     #[test]
     fn entries_follow_the_address() {
         assert_eq!(directory_entry(0), DIRECT_MAP_PDS);
-        assert_eq!(
-            directory_entry(LOCAL_APIC),
-            DIRECT_MAP_PDS + 3 * PAGE_SIZE + 503 * 8
-        );
-        assert_eq!(
-            directory_entry(DAX_WINDOW),
-            DIRECT_MAP_PDS + 256 * PAGE_SIZE
-        );
+        assert_eq!(directory_entry(LOCAL_APIC), DIRECT_MAP_PDS + 3 * PAGE_SIZE + 503 * 8);
+        assert_eq!(directory_entry(DAX_WINDOW), DIRECT_MAP_PDS + 256 * PAGE_SIZE);
         assert!(directory_entry(DAX_WINDOW_END - 1) < APIC_TABLE);
         assert!(APIC_TABLE + PAGE_SIZE <= SUBMISSION_RING);
     }
@@ -154,13 +128,7 @@ mod tests {
     fn tss_descriptors_fit_the_table() {
         assert!(u64::from(tss_selector(MAX_VCPUS as u32)) <= PAGE_SIZE);
         let [low, high] = tss_descriptor(0x7f80_1234_5678);
-        assert_eq!(
-            (
-                low >> 16 & 0xff_ffff | (low >> 56) << 24 | high << 32,
-                low & 0xffff
-            ),
-            (0x7f80_1234_5678, TSS_LIMIT)
-        );
+        assert_eq!((low >> 16 & 0xff_ffff | (low >> 56) << 24 | high << 32, low & 0xffff), (0x7f80_1234_5678, TSS_LIMIT));
         assert!(CPU_TSS + TSS_LIMIT < CPU_DATA);
     }
 }

@@ -24,10 +24,7 @@ pub struct Control {
 
 impl Control {
     pub fn new(events: Arc<Events>) -> Self {
-        Self {
-            events,
-            state: Mutex::default(),
-        }
+        Self { events, state: Mutex::default() }
     }
 
     /// Queues a message and tells the guest.
@@ -35,11 +32,7 @@ impl Control {
         let Ok(bytes) = postcard::to_allocvec(message) else {
             return;
         };
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .queue
-            .push_back(bytes);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).queue.push_back(bytes);
         let _ = self.events.try_post(EventKind::Control, 0, 0, 0);
     }
 
@@ -54,11 +47,7 @@ impl Control {
     }
 
     pub fn put_back(&self, message: Vec<u8>) {
-        self.state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .queue
-            .push_front(message);
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).queue.push_front(message);
     }
 
     pub fn from_guest(&self, message: FromGuest, _notices: &Sender<Notice>) {

@@ -28,41 +28,21 @@ impl GuestMemory {
     /// The window now ends at `end` (it is reserved address space already: only the hypervisor's slot has to be added).
     pub fn publish_window(&self, end: u64) -> Result<(), HostError> {
         if !(DAX_WINDOW..=DAX_WINDOW_END).contains(&end) {
-            return Err(HostError::new(
-                crate::error::Kind::Memory,
-                format!("bad DAX window end {end:#x}"),
-            ));
+            return Err(HostError::new(crate::error::Kind::Memory, format!("bad DAX window end {end:#x}")));
         }
-        self.dax_end
-            .fetch_max(end, std::sync::atomic::Ordering::AcqRel);
+        self.dax_end.fetch_max(end, std::sync::atomic::Ordering::AcqRel);
         Ok(())
     }
 
     /// Maps file pages at a window address, in place of what was there.
-    pub fn map_file(
-        &self,
-        gpa: u64,
-        bytes: u64,
-        file: BorrowedFd<'_>,
-        offset: u64,
-        protection: Protection,
-    ) -> Result<(), Errno> {
+    pub fn map_file(&self, gpa: u64, bytes: u64, file: BorrowedFd<'_>, offset: u64, protection: Protection) -> Result<(), Errno> {
         let start = self.window_range(gpa, bytes)?;
         let access = match protection {
             Protection::Read => ProtFlags::READ,
             Protection::ReadWrite => ProtFlags::READ | ProtFlags::WRITE,
         };
         // SAFETY: the range lies in the window, where no Rust object lives and the VMM itself touches nothing.
-        unsafe {
-            mmap(
-                start.cast(),
-                bytes as usize,
-                access,
-                MapFlags::SHARED | MapFlags::FIXED,
-                file,
-                offset,
-            )
-        }?;
+        unsafe { mmap(start.cast(), bytes as usize, access, MapFlags::SHARED | MapFlags::FIXED, file, offset) }?;
         Ok(())
     }
 
@@ -80,39 +60,19 @@ impl GuestMemory {
         let start = self.window_range(gpa, bytes)?;
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
         // SAFETY: as in `map_file`.
-        unsafe {
-            mmap_anonymous(
-                start.cast(),
-                bytes as usize,
-                ProtFlags::READ | ProtFlags::WRITE,
-                flags,
-            )
-        }?;
+        unsafe { mmap_anonymous(start.cast(), bytes as usize, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
         Ok(())
     }
 
     /// Maps pages of the guest image privately over RAM (before the guest runs).
-    pub fn map_image(
-        &self,
-        gpa: u64,
-        bytes: u64,
-        file: BorrowedFd<'_>,
-        offset: u64,
-    ) -> Result<(), Errno> {
+    pub fn map_image(&self, gpa: u64, bytes: u64, file: BorrowedFd<'_>, offset: u64) -> Result<(), Errno> {
         if gpa % PAGE_SIZE != 0 || bytes % PAGE_SIZE != 0 || bytes == 0 {
             return Err(Errno::INVAL);
         }
         let start = self.ram(gpa, bytes).map_err(|Fault| Errno::FAULT)?;
         // SAFETY: RAM that the guest has not used yet; the mapping is private, readable and writable like the one it replaces.
         unsafe {
-            mmap(
-                start.cast(),
-                bytes as usize,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::PRIVATE | MapFlags::FIXED,
-                file,
-                offset,
-            )
+            mmap(start.cast(), bytes as usize, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED, file, offset)
         }?;
         Ok(())
     }

@@ -63,28 +63,11 @@ impl GuestMemory {
         use rustix::mm::{mmap_anonymous, MapFlags, ProtFlags};
         let bytes = DAX_WINDOW_END as usize + ALIGNMENT;
         // SAFETY: a fresh mapping at an address of the kernel's choice.
-        let start = unsafe {
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::empty(),
-                MapFlags::PRIVATE | MapFlags::NORESERVE,
-            )
-        }
-        .during(
-            Kind::Memory,
-            "cannot reserve address space for the guest (RLIMIT_AS?)",
-        )?;
-        let aligned = start
-            .wrapping_byte_add(start.align_offset(ALIGNMENT))
-            .cast::<u8>();
-        let base = NonNull::new(aligned)
-            .ok_or_else(|| HostError::new(Kind::Memory, "guest memory at address 0"))?;
-        Ok(Self {
-            base,
-            ram_end: AtomicU64::new(0),
-            dax_end: AtomicU64::new(DAX_WINDOW),
-        })
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), bytes, ProtFlags::empty(), MapFlags::PRIVATE | MapFlags::NORESERVE) }
+            .during(Kind::Memory, "cannot reserve address space for the guest (RLIMIT_AS?)")?;
+        let aligned = start.wrapping_byte_add(start.align_offset(ALIGNMENT)).cast::<u8>();
+        let base = NonNull::new(aligned).ok_or_else(|| HostError::new(Kind::Memory, "guest memory at address 0"))?;
+        Ok(Self { base, ram_end: AtomicU64::new(0), dax_end: AtomicU64::new(DAX_WINDOW) })
     }
 
     pub fn ram_end(&self) -> u64 {
@@ -109,29 +92,13 @@ impl GuestMemory {
     pub fn back_ram(&self, start: u64, end: u64) -> Result<(), HostError> {
         use rustix::mm::{mmap_anonymous, MapFlags, ProtFlags};
         let in_one_part = end <= LOW_RAM_END || start >= HIGH_RAM;
-        if start < self.ram_end()
-            || end <= start
-            || end > RAM_END_MAX
-            || !in_one_part
-            || start % PAGE_SIZE != 0
-            || end % PAGE_SIZE != 0
-        {
-            return Err(HostError::new(
-                Kind::Memory,
-                format!("bad RAM range {start:#x}..{end:#x}"),
-            ));
+        if start < self.ram_end() || end <= start || end > RAM_END_MAX || !in_one_part || start % PAGE_SIZE != 0 || end % PAGE_SIZE != 0 {
+            return Err(HostError::new(Kind::Memory, format!("bad RAM range {start:#x}..{end:#x}")));
         }
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
         // SAFETY: the range lies inside the reservation (checked above) and behind `ram_end`: nobody uses it yet.
-        unsafe {
-            mmap_anonymous(
-                self.pointer(start).cast(),
-                (end - start) as usize,
-                ProtFlags::READ | ProtFlags::WRITE,
-                flags,
-            )
-        }
-        .during(Kind::Memory, "cannot map guest RAM")?;
+        unsafe { mmap_anonymous(self.pointer(start).cast(), (end - start) as usize, ProtFlags::READ | ProtFlags::WRITE, flags) }
+            .during(Kind::Memory, "cannot map guest RAM")?;
         Ok(())
     }
 
@@ -167,18 +134,14 @@ impl GuestMemory {
         let mut value = T::default();
         let from = self.ram(gpa, size_of::<T>() as u64)?;
         // SAFETY: `from` is that many bytes of mapped RAM; `value` is ours and plain data. The guest may race: any mix of bytes is a value.
-        unsafe {
-            std::ptr::copy_nonoverlapping(from, (&raw mut value).cast::<u8>(), size_of::<T>())
-        };
+        unsafe { std::ptr::copy_nonoverlapping(from, (&raw mut value).cast::<u8>(), size_of::<T>()) };
         Ok(value)
     }
 
     pub fn write<T: Plain>(&self, gpa: u64, value: &T) -> Result<(), Fault> {
         let to = self.ram(gpa, size_of::<T>() as u64)?;
         // SAFETY: `to` is that many bytes of mapped RAM; plain data has no uninitialised bytes to leak.
-        unsafe {
-            std::ptr::copy_nonoverlapping((&raw const *value).cast::<u8>(), to, size_of::<T>())
-        };
+        unsafe { std::ptr::copy_nonoverlapping((&raw const *value).cast::<u8>(), to, size_of::<T>()) };
         Ok(())
     }
 

@@ -60,27 +60,15 @@ impl GuestMemory {
         let mut vectors = Vec::with_capacity(count);
         let mut bytes = 0u64;
         for index in 0..count {
-            let segment: Segment = self.read(
-                list.checked_add((index * size_of::<Segment>()) as u64)
-                    .ok_or(Fault)?,
-            )?;
+            let segment: Segment = self.read(list.checked_add((index * size_of::<Segment>()) as u64).ok_or(Fault)?)?;
             let address = match self.ram(segment.gpa, segment.bytes) {
-                Err(Fault) if reach == Reach::RamOrWindow => {
-                    self.window(segment.gpa, segment.bytes)?
-                }
+                Err(Fault) if reach == Reach::RamOrWindow => self.window(segment.gpa, segment.bytes)?,
                 other => other?,
             };
             bytes = bytes.checked_add(segment.bytes).ok_or(Fault)?;
-            vectors.push(libc::iovec {
-                iov_base: address.cast(),
-                iov_len: segment.bytes as usize,
-            });
+            vectors.push(libc::iovec { iov_base: address.cast(), iov_len: segment.bytes as usize });
         }
-        Ok(IoVectors {
-            vectors,
-            bytes,
-            _memory: self,
-        })
+        Ok(IoVectors { vectors, bytes, _memory: self })
     }
 
     /// One buffer of RAM, for the calls that take an address and a length.
@@ -98,37 +86,13 @@ mod tests {
         let memory = GuestMemory::reserve().unwrap();
         memory.back_ram(0, 1 << 20).unwrap();
         memory.publish_ram(1 << 20);
-        memory
-            .write(
-                0x1000,
-                &Segment {
-                    gpa: 0x2000,
-                    bytes: 16,
-                },
-            )
-            .unwrap();
-        memory
-            .write(
-                0x1010,
-                &Segment {
-                    gpa: 0xff_ffff,
-                    bytes: 16,
-                },
-            )
-            .unwrap();
+        memory.write(0x1000, &Segment { gpa: 0x2000, bytes: 16 }).unwrap();
+        memory.write(0x1010, &Segment { gpa: 0xff_ffff, bytes: 16 }).unwrap();
         assert_eq!(memory.vectors(0x1000, 1, Reach::Ram).unwrap().bytes(), 16);
         assert!(memory.vectors(0x1000, 2, Reach::Ram).is_err());
         assert!(memory.vectors(0x1000, u32::MAX, Reach::Ram).is_err());
         assert!(memory.vectors(u64::MAX - 3, 1, Reach::Ram).is_err());
-        memory
-            .write(
-                0x1010,
-                &Segment {
-                    gpa: 0x3000,
-                    bytes: 16,
-                },
-            )
-            .unwrap();
+        memory.write(0x1010, &Segment { gpa: 0x3000, bytes: 16 }).unwrap();
         let mut vectors = memory.vectors(0x1000, 2, Reach::RamOrWindow).unwrap();
         vectors.truncate(20);
         assert_eq!((vectors.len(), vectors.bytes()), (2, 20));

@@ -3,9 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use abi::request::*;
-use rustix::fs::{
-    AtFlags, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, Uid,
-};
+use rustix::fs::{AtFlags, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, Uid};
 
 use super::names::{descriptor_name, openat2_beneath, Place};
 use super::{fault, Answer, Errno, Host, Reply, Request};
@@ -17,11 +15,7 @@ const UTIME_NOW: i64 = 0x3fff_ffff;
 const UTIME_OMIT: i64 = 0x3fff_fffe;
 
 fn time(host: StatxTimestamp) -> Time {
-    Time {
-        sec: host.tv_sec,
-        nsec: host.tv_nsec,
-        pad: 0,
-    }
+    Time { sec: host.tv_sec, nsec: host.tv_nsec, pad: 0 }
 }
 
 fn convert(host: &Statx) -> Stat {
@@ -47,12 +41,7 @@ fn convert(host: &Statx) -> Stat {
 /// statx(2) of a name in a directory (never following a link), or of the descriptor itself when the name is empty.
 pub fn stat_at(directory: BorrowedFd<'_>, name: &std::ffi::CStr) -> Result<Stat, Errno> {
     let flags = AtFlags::SYMLINK_NOFOLLOW | AtFlags::NO_AUTOMOUNT | AtFlags::EMPTY_PATH;
-    let host = rustix::fs::statx(
-        directory,
-        name,
-        flags,
-        StatxFlags::BASIC_STATS | StatxFlags::BTIME,
-    )?;
+    let host = rustix::fs::statx(directory, name, flags, StatxFlags::BASIC_STATS | StatxFlags::BTIME)?;
     Ok(convert(&host))
 }
 
@@ -99,9 +88,7 @@ impl Host {
                 if found * size + target.len() as u64 > room {
                     return Err(Errno::RANGE);
                 }
-                self.memory
-                    .write_bytes(end.checked_add(size).ok_or(Errno::FAULT)?, target)
-                    .map_err(fault)?;
+                self.memory.write_bytes(end.checked_add(size).ok_or(Errno::FAULT)?, target).map_err(fault)?;
                 target_bytes = target.len() as u64;
             }
             if stat.mode & S_IFMT != S_IFDIR {
@@ -135,17 +122,9 @@ impl Host {
             self.change_mode(place, wanted.mode)?;
         }
         if wanted.mask & (ATTR_UID | ATTR_GID) != 0 {
-            let uid = (wanted.mask & ATTR_UID != 0 && wanted.uid != u32::MAX)
-                .then(|| Uid::from_raw(wanted.uid));
-            let gid = (wanted.mask & ATTR_GID != 0 && wanted.gid != u32::MAX)
-                .then(|| Gid::from_raw(wanted.gid));
-            rustix::fs::chownat(
-                place,
-                place.last(),
-                uid,
-                gid,
-                AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH,
-            )?;
+            let uid = (wanted.mask & ATTR_UID != 0 && wanted.uid != u32::MAX).then(|| Uid::from_raw(wanted.uid));
+            let gid = (wanted.mask & ATTR_GID != 0 && wanted.gid != u32::MAX).then(|| Gid::from_raw(wanted.gid));
+            rustix::fs::chownat(place, place.last(), uid, gid, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH)?;
             if wanted.mask & ATTR_MODE != 0 && wanted.mode & 0o6000 != 0 {
                 self.change_mode(place, wanted.mode)?;
             }
@@ -168,12 +147,7 @@ impl Host {
                 last_access: pick(ATTR_ATIME, ATTR_ATIME_NOW, wanted.atime),
                 last_modification: pick(ATTR_MTIME, ATTR_MTIME_NOW, wanted.mtime),
             };
-            rustix::fs::utimensat(
-                place,
-                place.last(),
-                &times,
-                AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH,
-            )?;
+            rustix::fs::utimensat(place, place.last(), &times, AtFlags::SYMLINK_NOFOLLOW | AtFlags::EMPTY_PATH)?;
         }
         Ok(())
     }
@@ -194,12 +168,7 @@ impl Host {
         if !self.has_proc {
             return rustix::fs::chmodat(place, place.last(), mode, AtFlags::empty());
         }
-        rustix::fs::chmodat(
-            rustix::fs::CWD,
-            descriptor_name(&path),
-            mode,
-            AtFlags::empty(),
-        )
+        rustix::fs::chmodat(rustix::fs::CWD, descriptor_name(&path), mode, AtFlags::empty())
     }
 
     fn truncate(&self, place: &Place, size: u64) -> Result<(), Errno> {
@@ -235,9 +204,7 @@ impl Host {
             0,
         ];
         for (index, word) in words.iter().enumerate() {
-            let at = request.args[0]
-                .checked_add(index as u64 * 8)
-                .ok_or(Errno::FAULT)?;
+            let at = request.args[0].checked_add(index as u64 * 8).ok_or(Errno::FAULT)?;
             self.memory.write(at, word).map_err(fault)?;
         }
         Ok(Reply::of(0))
@@ -248,12 +215,8 @@ impl Host {
         let place = self.place(request.handle, path, bytes)?;
         let target = rustix::fs::readlinkat(&place, place.last(), Vec::new())?;
         let target = target.as_bytes();
-        let length = target
-            .len()
-            .min(usize::try_from(room).unwrap_or(usize::MAX));
-        self.memory
-            .write_bytes(buffer, target.get(..length).unwrap_or_default())
-            .map_err(fault)?;
+        let length = target.len().min(usize::try_from(room).unwrap_or(usize::MAX));
+        self.memory.write_bytes(buffer, target.get(..length).unwrap_or_default()).map_err(fault)?;
         Ok(Reply::of(length as u64))
     }
 }

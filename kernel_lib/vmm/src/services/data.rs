@@ -24,10 +24,7 @@ const SURE_CHUNK: u64 = 1024;
 impl Host {
     pub(super) fn read(&self, request: &Request, worker: &Worker<'_>) -> Answer {
         let handle = self.handles.get(request.handle)?;
-        let vectors = self
-            .memory
-            .vectors(request.segments, request.segment_count, Reach::Ram)
-            .map_err(fault)?;
+        let vectors = self.memory.vectors(request.segments, request.segment_count, Reach::Ram).map_err(fault)?;
         let offset = request.args[0];
         if offset == STREAM {
             return read_stream(&handle, &vectors, worker).map(Reply::of);
@@ -46,10 +43,7 @@ impl Host {
 
     pub(super) fn write(&self, request: &Request, worker: &Worker<'_>) -> Answer {
         let handle = self.handles.get(request.handle)?;
-        let vectors = self
-            .memory
-            .vectors(request.segments, request.segment_count, Reach::RamOrWindow)
-            .map_err(fault)?;
+        let vectors = self.memory.vectors(request.segments, request.segment_count, Reach::RamOrWindow).map_err(fault)?;
         let [offset, append, ..] = request.args;
         if vectors.bytes() >= LARGE_WRITE {
             worker.may_block();
@@ -71,12 +65,7 @@ impl Host {
             0 => rustix::fs::fsync(&*handle)?,
             1 => rustix::fs::fdatasync(&*handle)?,
             2 => rustix::fs::syncfs(&*handle)?,
-            3 => memory_sys::sync_file_range(
-                handle.as_fd(),
-                request.args[0],
-                request.args[1],
-                request.small(2)?,
-            )?,
+            3 => memory_sys::sync_file_range(handle.as_fd(), request.args[0], request.args[1], request.small(2)?)?,
             _ => return Err(Errno::INVAL),
         }
         Ok(Reply::of(0))
@@ -96,12 +85,9 @@ impl Host {
         let source = self.handles.get(request.handle)?;
         let target = self.handles.get(request.small(1)?)?;
         // At most a GiB at a time, as the kernel does: the caller comes again.
-        let bytes = usize::try_from(bytes)
-            .map_err(|_| Errno::INVAL)?
-            .min(1 << 30);
+        let bytes = usize::try_from(bytes).map_err(|_| Errno::INVAL)?.min(1 << 30);
         worker.may_block();
-        match rustix::fs::copy_file_range(&*source, Some(&mut from), &*target, Some(&mut to), bytes)
-        {
+        match rustix::fs::copy_file_range(&*source, Some(&mut from), &*target, Some(&mut to), bytes) {
             Err(Errno::XDEV | Errno::NOSYS | Errno::OPNOTSUPP) => {}
             other => return other.map(|count| Reply::of(count as u64)),
         }
@@ -113,24 +99,17 @@ impl Host {
 
     pub(super) fn random(&self, request: &Request) -> Answer {
         let mut bytes = [0u8; 256];
-        let length = usize::try_from(request.args[1])
-            .unwrap_or(usize::MAX)
-            .min(bytes.len());
+        let length = usize::try_from(request.args[1]).unwrap_or(usize::MAX).min(bytes.len());
         let part = bytes.get_mut(..length).unwrap_or_default();
         rustix::rand::getrandom(&mut *part, rustix::rand::GetRandomFlags::empty())?;
-        self.memory
-            .write_bytes(request.args[0], part)
-            .map_err(fault)?;
+        self.memory.write_bytes(request.args[0], part).map_err(fault)?;
         Ok(Reply::of(length as u64))
     }
 }
 
 /// O_APPEND: the kernel moves the file's own position, which nothing else uses, behind what it wrote.
 fn append_to(handle: &Handle, vectors: &IoVectors<'_>) -> Answer {
-    let _turn = handle
-        .position
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _turn = handle.position.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let bytes = memory_sys::write(handle.as_fd(), vectors, -1, RWF_APPEND)?;
     let end = rustix::fs::seek(handle, rustix::fs::SeekFrom::Current(0)).unwrap_or(0);
     Ok(Reply::with(bytes, &[end]))
@@ -138,19 +117,12 @@ fn append_to(handle: &Handle, vectors: &IoVectors<'_>) -> Answer {
 
 fn ready(handle: &Handle, events: PollFlags) -> Result<bool, Errno> {
     let mut list = [PollFd::new(handle, events)];
-    let now = rustix::time::Timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
     Ok(poll(&mut list, Some(&now))? > 0)
 }
 
 /// Never blocks, and never sets O_NONBLOCK: the open file description belongs to others as well.
-fn read_stream(
-    handle: &Arc<Handle>,
-    vectors: &IoVectors<'_>,
-    worker: &Worker<'_>,
-) -> Result<u64, Errno> {
+fn read_stream(handle: &Arc<Handle>, vectors: &IoVectors<'_>, worker: &Worker<'_>) -> Result<u64, Errno> {
     match memory_sys::read(handle.as_fd(), vectors, -1, RWF_NOWAIT) {
         Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::SPIPE) => {}
         // A regular file's pages that are not in memory: worth waiting for.
@@ -165,11 +137,7 @@ fn read_stream(
     memory_sys::read(handle.as_fd(), vectors, -1, 0)
 }
 
-fn write_stream(
-    handle: &Arc<Handle>,
-    mut vectors: IoVectors<'_>,
-    worker: &Worker<'_>,
-) -> Result<u64, Errno> {
+fn write_stream(handle: &Arc<Handle>, mut vectors: IoVectors<'_>, worker: &Worker<'_>) -> Result<u64, Errno> {
     match memory_sys::write(handle.as_fd(), &vectors, -1, RWF_NOWAIT) {
         Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::SPIPE) => {}
         Err(Errno::AGAIN) if handle.kind != Kind::Socket && is_regular(handle) => {}
@@ -187,7 +155,5 @@ fn write_stream(
 }
 
 fn is_regular(handle: &Handle) -> bool {
-    rustix::fs::fstat(handle).is_ok_and(|stat| {
-        rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile
-    })
+    rustix::fs::fstat(handle).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile)
 }

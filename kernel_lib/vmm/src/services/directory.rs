@@ -17,10 +17,7 @@ impl Host {
         let handle = self.handles.get(request.handle)?;
         let bytes = bytes.min(MAX_LIST);
         let to = self.memory.buffer(buffer, bytes).map_err(fault)?;
-        let _turn = handle
-            .position
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _turn = handle.position.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         worker.may_block();
         rustix::fs::seek(&*handle, SeekFrom::Start(cookie))?;
         crate::memory_sys::getdents(handle.as_fd(), to, bytes).map(Reply::of)
@@ -35,25 +32,16 @@ impl Host {
         match kind {
             FileType::Directory => rustix::fs::mkdirat(&place, place.last(), permissions)?,
             FileType::Symlink => {
-                let target =
-                    self.text(target, u64::from(request.flags()), super::names::MAX_PATH)?;
+                let target = self.text(target, u64::from(request.flags()), super::names::MAX_PATH)?;
                 rustix::fs::symlinkat(&target, &place, place.last())?;
             }
-            FileType::Fifo
-            | FileType::Socket
-            | FileType::CharacterDevice
-            | FileType::BlockDevice
-            | FileType::RegularFile => {
+            FileType::Fifo | FileType::Socket | FileType::CharacterDevice | FileType::BlockDevice | FileType::RegularFile => {
                 rustix::fs::mknodat(&place, place.last(), kind, permissions, device)?;
             }
             FileType::Unknown => return Err(Errno::INVAL),
         }
         if let Err(errno) = self.own(&place, kind, permissions, owner) {
-            let flags = if kind == FileType::Directory {
-                AtFlags::REMOVEDIR
-            } else {
-                AtFlags::empty()
-            };
+            let flags = if kind == FileType::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             let _ = rustix::fs::unlinkat(&place, place.last(), flags);
             return Err(errno);
         }
@@ -62,17 +50,8 @@ impl Host {
 
     /// Owner of what was just made, and the set-id and sticky bits that mkdir(2) and chown(2) drop.
     fn own(&self, place: &Place, kind: FileType, mode: Mode, owner: u64) -> Result<(), Errno> {
-        let (uid, gid) = (
-            Uid::from_raw(owner as u32),
-            Gid::from_raw((owner >> 32) as u32),
-        );
-        match rustix::fs::chownat(
-            place,
-            place.last(),
-            Some(uid),
-            Some(gid),
-            AtFlags::SYMLINK_NOFOLLOW,
-        ) {
+        let (uid, gid) = (Uid::from_raw(owner as u32), Gid::from_raw((owner >> 32) as u32));
+        match rustix::fs::chownat(place, place.last(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::PERM | Errno::INVAL) if !rustix::process::geteuid().is_root() => {}
             other => other?,
         }
@@ -117,13 +96,7 @@ impl Host {
                 return Err(Errno::OPNOTSUPP);
             }
             let name = descriptor_name(handle.as_fd());
-            rustix::fs::linkat(
-                rustix::fs::CWD,
-                name,
-                &to,
-                to.last(),
-                AtFlags::SYMLINK_FOLLOW,
-            )?;
+            rustix::fs::linkat(rustix::fs::CWD, name, &to, to.last(), AtFlags::SYMLINK_FOLLOW)?;
         } else {
             rustix::fs::linkat(&from, from.last(), &to, to.last(), AtFlags::empty())?;
         }

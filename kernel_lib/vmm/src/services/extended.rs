@@ -16,10 +16,7 @@ const MAX_NAME: u64 = 255;
 const MAX_VALUE: u64 = 64 << 10;
 
 fn allowed(name: &[u8]) -> bool {
-    name.starts_with(b"user.")
-        || name.starts_with(b"trusted.")
-        || name == b"security.capability"
-        || name.starts_with(b"system.posix_acl_")
+    name.starts_with(b"user.") || name.starts_with(b"trusted.") || name == b"security.capability" || name.starts_with(b"system.posix_acl_")
 }
 
 /// Puts a value or list into the guest's buffer; with a buffer of 0 bytes only its size is asked for.
@@ -72,12 +69,7 @@ impl Host {
             GET => {
                 let mut content = vec![0; MAX_VALUE as usize];
                 let length = rustix::fs::getxattr(&object, &name, &mut content)?;
-                deliver(
-                    self,
-                    value,
-                    value_bytes,
-                    content.get(..length).unwrap_or_default(),
-                )
+                deliver(self, value, value_bytes, content.get(..length).unwrap_or_default())
             }
             SET => set(XattrFlags::empty()),
             SET_CREATE => set(XattrFlags::CREATE),

@@ -29,10 +29,7 @@ struct Slots {
 impl Ram {
     /// `limit`: bytes of RAM the guest may ever have.
     pub fn new(limit: u64, ram_end: u64, dax_end: u64) -> Self {
-        Self {
-            limit,
-            state: Mutex::new(Slots { ram_end, dax_end }),
-        }
+        Self { limit, state: Mutex::new(Slots { ram_end, dax_end }) }
     }
 
     pub fn limit(&self) -> u64 {
@@ -69,11 +66,7 @@ impl Host {
         if bytes == 0 || bytes % HUGE != 0 {
             return Err(Errno::INVAL);
         }
-        let mut slots = self
-            .ram
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.ram.state.lock().unwrap_or_else(PoisonError::into_inner);
         let old_end = self.memory.ram_end();
         let present = ram_bytes_below(old_end);
         if bytes > self.ram.limit.saturating_sub(present) {
@@ -84,20 +77,14 @@ impl Host {
             return Err(Errno::NOMEM);
         }
         while slots.ram_end < end {
-            let wanted = (end - slots.ram_end.max(start))
-                .max((present / 8).clamp(SMALLEST_SLOT, LARGEST_SLOT))
-                & !(HUGE - 1);
+            let wanted = (end - slots.ram_end.max(start)).max((present / 8).clamp(SMALLEST_SLOT, LARGEST_SLOT)) & !(HUGE - 1);
             let room = self.ram.limit - ram_bytes_below(slots.ram_end).min(self.ram.limit);
             let (slot_start, slot_end) = next_part(slots.ram_end, wanted.min(room));
             if slot_start >= slot_end {
                 return Err(Errno::NOMEM);
             }
-            self.memory
-                .back_ram(slot_start, slot_end)
-                .map_err(|error| log(&error))?;
-            self.machine
-                .add_memory(slot_start, slot_end - slot_start)
-                .map_err(|error| log(&error))?;
+            self.memory.back_ram(slot_start, slot_end).map_err(|error| log(&error))?;
+            self.machine.add_memory(slot_start, slot_end - slot_start).map_err(|error| log(&error))?;
             slots.ram_end = slot_end;
         }
         // Published first: the entries lie in RAM that is present already, and copies may reach the new part as soon as the guest can.
@@ -113,14 +100,9 @@ impl Host {
         }
         let mut total = 0u64;
         for index in 0..count {
-            let at = request
-                .segments
-                .checked_add((index * size_of::<Segment>()) as u64)
-                .ok_or(Errno::FAULT)?;
+            let at = request.segments.checked_add((index * size_of::<Segment>()) as u64).ok_or(Errno::FAULT)?;
             let segment: Segment = self.memory.read(at).map_err(fault)?;
-            self.memory
-                .release(segment.gpa, segment.bytes)
-                .map_err(fault)?;
+            self.memory.release(segment.gpa, segment.bytes).map_err(fault)?;
             total = total.saturating_add(segment.bytes);
         }
         Ok(Reply::of(total & i64::MAX as u64))
@@ -130,23 +112,12 @@ impl Host {
         if bytes == 0 || bytes % HUGE != 0 {
             return Err(Errno::INVAL);
         }
-        let mut slots = self
-            .ram
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut slots = self.ram.state.lock().unwrap_or_else(PoisonError::into_inner);
         let start = slots.dax_end;
-        let end = start
-            .checked_add(bytes)
-            .filter(|end| *end <= DAX_WINDOW_END)
-            .ok_or(Errno::NOMEM)?;
-        self.machine
-            .add_memory(start, bytes)
-            .map_err(|error| log(&error))?;
+        let end = start.checked_add(bytes).filter(|end| *end <= DAX_WINDOW_END).ok_or(Errno::NOMEM)?;
+        self.machine.add_memory(start, bytes).map_err(|error| log(&error))?;
         slots.dax_end = end;
-        self.memory
-            .publish_window(end)
-            .map_err(|error| log(&error))?;
+        self.memory.publish_window(end).map_err(|error| log(&error))?;
         map_direct(&self.memory, start, end).map_err(fault)?;
         Ok(Reply::with(0, &[end, start]))
     }
@@ -159,10 +130,7 @@ mod tests {
     #[test]
     fn ram_steps_over_the_hole() {
         assert_eq!(next_part(64 << 20, HUGE), (64 << 20, 66 << 20));
-        assert_eq!(
-            next_part(LOW_RAM_END - HUGE, 4 * HUGE),
-            (LOW_RAM_END - HUGE, LOW_RAM_END)
-        );
+        assert_eq!(next_part(LOW_RAM_END - HUGE, 4 * HUGE), (LOW_RAM_END - HUGE, LOW_RAM_END));
         assert_eq!(next_part(LOW_RAM_END, HUGE), (HIGH_RAM, HIGH_RAM + HUGE));
         assert_eq!(next_part(RAM_END_MAX, HUGE), (RAM_END_MAX, RAM_END_MAX));
     }

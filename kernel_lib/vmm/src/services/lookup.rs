@@ -28,10 +28,7 @@ const PASSED: OFlags = OFlags::WRONLY
     .union(OFlags::DSYNC)
     .union(OFlags::SYNC)
     .union(OFlags::NOATIME);
-const ALWAYS: OFlags = OFlags::CLOEXEC
-    .union(OFlags::NOFOLLOW)
-    .union(OFlags::NONBLOCK)
-    .union(OFlags::NOCTTY);
+const ALWAYS: OFlags = OFlags::CLOEXEC.union(OFlags::NOFOLLOW).union(OFlags::NONBLOCK).union(OFlags::NOCTTY);
 const TRIES: usize = 8;
 
 struct Opened {
@@ -47,22 +44,14 @@ impl Host {
         let mode = Mode::from_raw_mode(request.small(3)? & 0o7777);
         let place = self.place(request.handle, path, bytes)?;
         let opened = if flags.contains(OFlags::PATH) {
-            Opened {
-                fd: self.open_path(&place)?,
-                kind: Kind::Path,
-                created: false,
-            }
+            Opened { fd: self.open_path(&place)?, kind: Kind::Path, created: false }
         } else if flags.contains(OFlags::TMPFILE) {
             self.open_unnamed(&place, flags, mode)?
         } else if flags.contains(OFlags::CREATE) {
             self.open_or_create(place.named()?, flags, mode)?
         } else {
             let (fd, kind) = self.open_existing(&place, flags & PASSED)?;
-            Opened {
-                fd,
-                kind,
-                created: false,
-            }
+            Opened { fd, kind, created: false }
         };
         if opened.created {
             set_owner(&opened.fd, owner, mode)?;
@@ -72,28 +61,15 @@ impl Host {
             self.memory.write(stat_to, &stat).map_err(fault)?;
         }
         let mut handle = Handle::new(opened.fd, opened.kind);
-        handle.writable =
-            flags.intersects(OFlags::WRONLY | OFlags::RDWR) && opened.kind == Kind::File;
-        Ok(Reply::with(
-            u64::from(self.handles.insert(handle)),
-            &[u64::from(opened.created)],
-        ))
+        handle.writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR) && opened.kind == Kind::File;
+        Ok(Reply::with(u64::from(self.handles.insert(handle)), &[u64::from(opened.created)]))
     }
 
     fn open_unnamed(&self, place: &Place, flags: OFlags, mode: Mode) -> Result<Opened, Errno> {
         // Within an existing directory that the place names; the directory is opened as such first.
         let directory = self.open_existing(place, OFlags::DIRECTORY)?.0;
-        let fd = rustix::fs::openat(
-            directory,
-            c".",
-            (flags & PASSED) | OFlags::TMPFILE | ALWAYS | (flags & OFlags::EXCL),
-            mode,
-        )?;
-        Ok(Opened {
-            fd,
-            kind: Kind::File,
-            created: true,
-        })
+        let fd = rustix::fs::openat(directory, c".", (flags & PASSED) | OFlags::TMPFILE | ALWAYS | (flags & OFlags::EXCL), mode)?;
+        Ok(Opened { fd, kind: Kind::File, created: true })
     }
 
     fn open_or_create(&self, place: Place, flags: OFlags, mode: Mode) -> Result<Opened, Errno> {
@@ -102,19 +78,8 @@ impl Host {
             return Err(Errno::INVAL);
         }
         for _ in 0..TRIES {
-            match rustix::fs::openat(
-                &place,
-                place.last(),
-                passed | OFlags::CREATE | OFlags::EXCL | ALWAYS,
-                mode,
-            ) {
-                Ok(fd) => {
-                    return Ok(Opened {
-                        fd,
-                        kind: Kind::File,
-                        created: true,
-                    })
-                }
+            match rustix::fs::openat(&place, place.last(), passed | OFlags::CREATE | OFlags::EXCL | ALWAYS, mode) {
+                Ok(fd) => return Ok(Opened { fd, kind: Kind::File, created: true }),
                 Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {}
                 Err(errno) => return Err(errno),
             }
@@ -123,13 +88,7 @@ impl Host {
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno),
                 Ok((_, Kind::Directory)) => return Err(Errno::ISDIR),
-                Ok((fd, kind)) => {
-                    return Ok(Opened {
-                        fd,
-                        kind,
-                        created: false,
-                    })
-                }
+                Ok((fd, kind)) => return Ok(Opened { fd, kind, created: false }),
             }
         }
         Err(Errno::AGAIN)
@@ -149,12 +108,7 @@ impl Host {
         let fd = if kind == Kind::Directory {
             rustix::fs::openat(&path, c".", flags | ALWAYS, Mode::empty())?
         } else if self.has_proc {
-            rustix::fs::openat(
-                rustix::fs::CWD,
-                descriptor_name(&path),
-                (flags | ALWAYS) - OFlags::NOFOLLOW,
-                Mode::empty(),
-            )?
+            rustix::fs::openat(rustix::fs::CWD, descriptor_name(&path), (flags | ALWAYS) - OFlags::NOFOLLOW, Mode::empty())?
         } else if place.is_handle() {
             return Err(Errno::OPNOTSUPP);
         } else {
@@ -182,11 +136,7 @@ impl Host {
 /// user namespace shows as its root.
 pub fn set_owner(fd: impl AsFd, owner: u64, mode: Mode) -> Result<(), Errno> {
     let (uid, gid) = (owner as u32, (owner >> 32) as u32);
-    match rustix::fs::fchown(
-        fd.as_fd(),
-        Some(Uid::from_raw(uid)),
-        Some(Gid::from_raw(gid)),
-    ) {
+    match rustix::fs::fchown(fd.as_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
         // chown(2) clears the set-id bits that open(2) has just set.
         Ok(()) if mode.as_raw_mode() & 0o6000 != 0 => rustix::fs::fchmod(fd, mode),
         Err(Errno::PERM | Errno::INVAL) if !rustix::process::geteuid().is_root() => Ok(()),

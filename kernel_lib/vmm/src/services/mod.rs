@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::Sender;
 use std::sync::Arc;
 
-use abi::request::{Op, Slot, DONE};
+use abi::request::{Op, Slot, DONE, SUBMITTED_NOTIFY};
 
 use crate::backends::Machine;
 use crate::control::Control;
@@ -87,10 +87,7 @@ impl Request {
 
     /// A 32-bit argument; what does not fit is EINVAL.
     pub fn small(&self, index: usize) -> Result<u32, Errno> {
-        self.args
-            .get(index)
-            .and_then(|value| u32::try_from(*value).ok())
-            .ok_or(Errno::INVAL)
+        self.args.get(index).and_then(|value| u32::try_from(*value).ok()).ok_or(Errno::INVAL)
     }
 }
 
@@ -102,10 +99,7 @@ pub struct Reply {
 
 impl Reply {
     pub fn of(result: u64) -> Self {
-        Self {
-            result,
-            ..Self::default()
-        }
+        Self { result, ..Self::default() }
     }
 
     pub fn with(result: u64, out: &[u64]) -> Self {
@@ -120,8 +114,8 @@ impl Reply {
 pub type Answer = Result<Reply, Errno>;
 
 impl Host {
-    /// Serves a request and writes the answer into its slot.
-    pub fn serve_into(&self, slot: &Slot, request: &Request, worker: &Worker<'_>) {
+    /// Serves a request and writes the answer into its slot; true: the guest sleeps until it is told.
+    pub fn serve_into(&self, slot: &Slot, request: &Request, worker: &Worker<'_>) -> bool {
         let (result, out) = match self.serve(request, worker) {
             Ok(reply) => (reply.result as i64, reply.out),
             Err(errno) => (-i64::from(errno.raw_os_error()), [0; 5]),
@@ -130,7 +124,7 @@ impl Host {
             place.store(value, Ordering::Relaxed);
         }
         slot.result.store(result, Ordering::Relaxed);
-        slot.state.store(DONE, Ordering::Release);
+        slot.state.swap(DONE, Ordering::AcqRel) == SUBMITTED_NOTIFY
     }
 
     pub fn serve(&self, request: &Request, worker: &Worker<'_>) -> Answer {

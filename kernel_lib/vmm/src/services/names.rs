@@ -16,9 +16,7 @@ use super::{fault, Errno, Host};
 use crate::handles::Handle;
 
 pub const MAX_PATH: u64 = 4095;
-pub const BENEATH: ResolveFlags = ResolveFlags::BENEATH
-    .union(ResolveFlags::NO_SYMLINKS)
-    .union(ResolveFlags::NO_MAGICLINKS);
+pub const BENEATH: ResolveFlags = ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
 
 /// A checked relative path; empty: the handle itself.
 #[derive(Debug)]
@@ -47,10 +45,7 @@ impl Name {
     }
 
     pub fn components(&self) -> impl Iterator<Item = &[u8]> {
-        self.0
-            .as_bytes()
-            .split(|byte| *byte == b'/')
-            .filter(|component| !component.is_empty())
+        self.0.as_bytes().split(|byte| *byte == b'/').filter(|component| !component.is_empty())
     }
 
     /// Directory part (None: the handle itself) and last component.
@@ -59,9 +54,7 @@ impl Name {
         match self.0.as_bytes().iter().rposition(|byte| *byte == b'/') {
             None => (None, &self.0),
             Some(slash) => {
-                let last = bytes
-                    .get(slash + 1..)
-                    .and_then(|part| CStr::from_bytes_with_nul(part).ok());
+                let last = bytes.get(slash + 1..).and_then(|part| CStr::from_bytes_with_nul(part).ok());
                 (bytes.get(..slash), last.unwrap_or_default())
             }
         }
@@ -164,12 +157,7 @@ pub fn place_of(handle: Arc<Handle>, name: &Name) -> Result<Place, Errno> {
 }
 
 /// openat2(2) answers EAGAIN when a rename on the host races with it.
-pub fn openat2_beneath(
-    directory: BorrowedFd<'_>,
-    path: &[u8],
-    flags: OFlags,
-    mode: Mode,
-) -> Result<OwnedFd, Errno> {
+pub fn openat2_beneath(directory: BorrowedFd<'_>, path: &[u8], flags: OFlags, mode: Mode) -> Result<OwnedFd, Errno> {
     for _ in 0..16 {
         match openat2(directory, path, flags, mode, BENEATH) {
             Err(Errno::AGAIN) => {}

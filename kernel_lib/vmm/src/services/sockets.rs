@@ -23,9 +23,7 @@ impl Host {
         let handle = self.handles.get(request.handle)?;
         match request.args[0] {
             0 => self.watcher.forget(request.handle, &handle),
-            1 => self
-                .watcher
-                .watch(request.handle, &handle, request.vcpu())?,
+            1 => self.watcher.watch(request.handle, &handle, request.vcpu())?,
             _ => return Err(Errno::INVAL),
         }
         Ok(Reply::of(0))

@@ -34,38 +34,20 @@ pub struct Window {
 impl State {
     /// Forgets `start..end`, splitting what overlaps it.
     fn remove(&mut self, start: u64, end: u64) {
-        let first = self
-            .mappings
-            .range(..start)
-            .next_back()
-            .map_or(start, |(gpa, _)| *gpa);
-        let touched: Vec<u64> = self
-            .mappings
-            .range(first..end)
-            .filter(|(gpa, mapping)| *gpa + mapping.bytes > start)
-            .map(|(gpa, _)| *gpa)
-            .collect();
+        let first = self.mappings.range(..start).next_back().map_or(start, |(gpa, _)| *gpa);
+        let touched: Vec<u64> =
+            self.mappings.range(first..end).filter(|(gpa, mapping)| *gpa + mapping.bytes > start).map(|(gpa, _)| *gpa).collect();
         for gpa in touched {
             let Some(mapping) = self.mappings.remove(&gpa) else {
                 continue;
             };
             let mapping_end = gpa + mapping.bytes;
             if mapping_end > end {
-                let rest = Mapping {
-                    bytes: mapping_end - end,
-                    file: mapping.file.clone(),
-                    offset: mapping.offset + (end - gpa),
-                };
+                let rest = Mapping { bytes: mapping_end - end, file: mapping.file.clone(), offset: mapping.offset + (end - gpa) };
                 self.mappings.insert(end, rest);
             }
             if gpa < start {
-                self.mappings.insert(
-                    gpa,
-                    Mapping {
-                        bytes: start - gpa,
-                        ..mapping
-                    },
-                );
+                self.mappings.insert(gpa, Mapping { bytes: start - gpa, ..mapping });
             }
         }
     }
@@ -75,12 +57,7 @@ impl Host {
     pub(super) fn map(&self, request: &Request) -> Answer {
         let [offset, bytes, gpa, ..] = request.args;
         let handle = self.handles.get(request.handle)?;
-        if handle.kind != Kind::File
-            || offset % PAGE_SIZE != 0
-            || offset
-                .checked_add(bytes)
-                .is_none_or(|end| end > i64::MAX as u64)
-        {
+        if handle.kind != Kind::File || offset % PAGE_SIZE != 0 || offset.checked_add(bytes).is_none_or(|end| end > i64::MAX as u64) {
             return Err(Errno::INVAL);
         }
         let protection = match request.flags() {
@@ -89,32 +66,16 @@ impl Host {
             1 => return Err(Errno::ACCESS),
             _ => return Err(Errno::INVAL),
         };
-        let mut state = self
-            .window
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        self.memory
-            .map_file(gpa, bytes, handle.as_fd(), offset, protection)?;
+        let mut state = self.window.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.memory.map_file(gpa, bytes, handle.as_fd(), offset, protection)?;
         state.remove(gpa, gpa + bytes);
-        state.mappings.insert(
-            gpa,
-            Mapping {
-                bytes,
-                file: handle,
-                offset,
-            },
-        );
+        state.mappings.insert(gpa, Mapping { bytes, file: handle, offset });
         Ok(Reply::of(0))
     }
 
     pub(super) fn unmap(&self, request: &Request) -> Answer {
         let [gpa, bytes, ..] = request.args;
-        let mut state = self
-            .window
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.window.state.lock().unwrap_or_else(PoisonError::into_inner);
         self.memory.unmap_file(gpa, bytes)?;
         state.remove(gpa, gpa + bytes);
         Ok(Reply::of(0))
@@ -123,17 +84,11 @@ impl Host {
     /// A vCPU touched window memory that the host cannot provide. Puts zeros where mapped files have become shorter and says where the
     /// first such page is; None: nothing of the kind, or too much of it.
     pub fn replace_vanished(&self, hint: Option<u64>) -> Option<u64> {
-        let mut state = self
-            .window
-            .state
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.window.state.lock().unwrap_or_else(PoisonError::into_inner);
         let State { mappings, patched } = &mut *state;
         let mut first = None;
         for (gpa, mapping) in mappings.iter() {
-            let in_file = rustix::fs::fstat(mapping.file.as_fd())
-                .map_or(0, |stat| stat.st_size.max(0) as u64)
-                .next_multiple_of(PAGE_SIZE);
+            let in_file = rustix::fs::fstat(mapping.file.as_fd()).map_or(0, |stat| stat.st_size.max(0) as u64).next_multiple_of(PAGE_SIZE);
             let kept = in_file.saturating_sub(mapping.offset).min(mapping.bytes);
             let mut page = gpa + kept;
             let mut end = gpa + mapping.bytes;
