@@ -1,0 +1,1 @@
+"""containerd-shim-litebox-v1: the containerd shim of LiteBox."""

@@ -1,0 +1,218 @@
+"""The backend that runs containers in LiteBox's micro-VMs, through the library that is also behind the `litebox`
+command.
+
+The library blocks where it must and is used from the shim's worker threads. Its terminal descriptors need no pty here:
+the container's terminal is the library OS's own, and the FIFOs are its far side.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from shim import log
+from shim.cleanup import PID_FILE
+from shim.errors import Code, NotFoundError, RpcError
+from shim.paths import state_root
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from typing import Any
+
+    from runtime.lifecycle import Container, Exec
+    from shim.backend import Instance, OnExit
+    from shim.invocation import Invocation
+    from shim.loop import Loop
+    from shim.reaper import Reaper
+    from shim.stdio import Stdio
+
+KILL = 9
+
+CODES = {
+    "invalid_argument": Code.INVALID_ARGUMENT,
+    "unimplemented": Code.UNIMPLEMENTED,
+    "not_found": Code.NOT_FOUND,
+    "already_exists": Code.ALREADY_EXISTS,
+    "failed_precondition": Code.FAILED_PRECONDITION,
+}
+
+
+class translated:  # noqa: N801 - used as a statement; contextlib would cost its import
+    """`with translated():` turns the library's errors into RPC errors by their stable `kind`."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
+        from runtime.errors import LiteboxError
+
+        if isinstance(error, LiteboxError):
+            raise RpcError(str(error), CODES.get(error.kind, Code.UNKNOWN)) from error
+
+
+class LiteboxBackend:
+    """Makes containers with `runtime.lifecycle`."""
+
+    def __init__(self, invocation: Invocation, reaper: Reaper, loop: Loop) -> None:
+        self._namespace = invocation.namespace
+        self._debug = invocation.debug
+        self._reaper = reaper
+        self._loop = loop
+        self._ready = False
+
+    def create(
+        self, container_id: str, bundle: str, stdio: Stdio, options: dict[str, Any], on_exit: OnExit
+    ) -> Instance:
+        from runtime.lifecycle import Runtime
+
+        if not self._ready:
+            self._reaper.adopt_orphans()
+            self._ready = True
+        del options  # the configuration file is another's part: /etc/litebox/config.yaml, see docs
+        with translated():
+            runtime = Runtime(state_root(bundle, self._namespace), debug=self._debug)
+            container = runtime.create(container_id, bundle, _streams(stdio), pid_file=f"{bundle}/{PID_FILE}")
+        return LiteboxInstance(container, self._reaper, self._loop, on_exit)
+
+
+class LiteboxInstance:
+    """One container, and the processes that were added to it."""
+
+    def __init__(self, container: Container, reaper: Reaper, loop: Loop, on_exit: OnExit) -> None:
+        self._container = container
+        self._loop = loop
+        self._execs: dict[str, Exec] = {}
+        self._lock = threading.Lock()
+        self.pid = container.pid
+        reaper.watch(self.pid, on_exit)
+
+    def start(self) -> None:
+        with translated():
+            self._container.start()
+
+    def exec(self, exec_id: str, process: dict[str, Any], stdio: Stdio, on_exit: OnExit) -> int:
+        with translated():
+            added = self._container.exec(process, _streams(stdio))
+        with self._lock:
+            self._execs[exec_id] = added
+        fd = added.fileno()
+
+        def ended(_events: int) -> None:
+            self._loop.remove(fd)
+            code = added.wait(0)
+            with self._lock:
+                self._execs.pop(exec_id, None)
+            added.close()
+            on_exit(255 if code is None else code)
+
+        self._loop.add(fd, 1, ended)
+        return added.pid
+
+    def kill(self, signal: int, *, exec_id: str = "", everyone: bool = False) -> None:
+        with translated():
+            if exec_id:
+                self._exec(exec_id).kill(signal)
+            else:
+                self._container.kill(signal, all=everyone)
+
+    def resize(self, width: int, height: int, *, exec_id: str = "") -> None:
+        with translated():
+            if exec_id:
+                self._exec(exec_id).resize(height, width)
+            else:
+                self._container.resize(height, width)
+
+    def pause(self) -> None:
+        with translated():
+            self._container.pause()
+
+    def resume(self) -> None:
+        with translated():
+            self._container.resume()
+
+    def pids(self) -> list[int]:
+        """The machine is the one process that the host sees; the guest's pids would name strangers to `docker top`."""
+        return [self.pid]
+
+    def update(self, resources: dict[str, Any], annotations: dict[str, str]) -> None:
+        del annotations
+        with translated():
+            self._container.update(resources)
+
+    def cgroup(self) -> list[tuple[str, str]]:
+        return cgroup_of(self.pid)
+
+    def on_oom(self, callback: Callable[[], None]) -> None:
+        threading.Thread(target=self._follow, args=(callback,), daemon=True).start()
+
+    def delete(self) -> None:
+        with translated():
+            self._container.delete(force=True)
+
+    def _exec(self, exec_id: str) -> Exec:
+        with self._lock:
+            if found := self._execs.get(exec_id):
+                return found
+        raise NotFoundError(f"process {exec_id} has ended")
+
+    def _follow(self, callback: Callable[[], None]) -> None:
+        try:
+            events: Iterator[dict[str, Any]] = self._container.events()
+            for event in events:
+                if event.get("event") == "oom":
+                    callback()
+        except Exception as error:
+            log.debug(f"events ended: {error}")
+
+
+def force_delete(root: str, container_id: str) -> None:
+    """Free whatever is left of a container whose shim is gone."""
+    from runtime.errors import NotFound
+    from runtime.lifecycle import Runtime
+
+    try:
+        Runtime(root).load(container_id).delete(force=True)
+    except NotFound:
+        pass
+
+
+def cgroup_of(pid: int) -> list[tuple[str, str]]:
+    """(controllers, directory) for each cgroup of a process: cgroups(7), /proc/PID/cgroup.
+
+    One ("", directory) for v2.
+    """
+    mounts = _cgroup_mounts()
+    found = []
+    try:
+        with open(f"/proc/{pid}/cgroup") as file:
+            for line in file:
+                _number, controllers, path = line.rstrip("\n").split(":", 2)
+                if mount := mounts.get(controllers):
+                    found.append((controllers, os.path.normpath(f"{mount}/{path}")))
+    except OSError:
+        return []
+    legacy = [pair for pair in found if pair[0]]
+    return legacy or found
+
+
+def _cgroup_mounts() -> dict[str, str]:
+    """Mount points by controllers: a v1 hierarchy by its super options, v2 under ""."""
+    mounts: dict[str, str] = {}
+    with open("/proc/self/mountinfo") as file:
+        for line in file:
+            left, _, right = line.partition(" - ")
+            kind, _source, options = right.split(" ", 2)
+            where = left.split(" ")[4]
+            if kind == "cgroup2":
+                mounts[""] = where
+            elif kind == "cgroup":
+                controllers = [word for word in options.strip().split(",") if word not in ("rw", "ro", "relatime")]
+                mounts[",".join(word for word in controllers if "=" not in word)] = where
+    return mounts
+
+
+def _streams(stdio: Stdio) -> Any:
+    from runtime.lifecycle import Stdio as Streams
+
+    return Streams(*(fd if fd >= 0 else None for fd in (stdio.stdin, stdio.stdout, stdio.stderr)))

@@ -1,0 +1,158 @@
+"""A process's standard streams, as containerd names them, turned into descriptors that go straight to the VMM.
+
+    ""                 nothing: /dev/null
+    /path              a FIFO whose other end is containerd or its client
+    fifo:///path       the same
+    file:///path       a file, appended to, for both outputs
+    binary:///p?k=v    a logger: a program that is given the read ends as descriptors 3 and 4 and says on 5 that it is
+    ready
+
+No byte passes through the shim: the VMM reads and writes these descriptors itself, and the container's terminal, if it
+has one, is the library OS's own. So a slow reader slows the container and nothing else, and a fast exit loses nothing:
+the bytes are in the FIFO when the process is gone.
+
+The shim keeps the other direction of each FIFO open while the process lives. A reader of our own on stdout means that
+the container neither blocks in open nor dies of SIGPIPE while containerd restarts; a writer on stdin means that the
+container sees no end of file before the client's first byte. That writer is dropped when a client has come and closed
+its end, or by CloseIO: the container then reads what is left, and after it the end of file. `close` drops them all once
+the process has ended, and only then readers see end of file.
+
+Source of the URI forms: containerd core/runtime/v2/README.md, "Logging".
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from shim.errors import InvalidArgumentError, NotFoundError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from shim.fifo_watch import FifoWatch
+    from shim.logger import Logger
+
+    Streams = tuple[str, str, str]
+
+LOGGER_FINISH_SECONDS = 5.0
+MAX_LOGGER_SECONDS = 10.0  # for a logger to become ready: containerd's own limit
+
+
+class Stdio:
+    """Three descriptors for the process (-1: none), and what is kept beside them.
+
+    Owned by one process of a container.
+    """
+
+    def __init__(self, *, terminal: bool = False, watch: FifoWatch | None = None) -> None:
+        self._watch = watch
+        self._watched = -1
+        self.terminal = terminal
+        self.stdin = self.stdout = self.stderr = -1
+        self._stdin_keeper = -1
+        self._keepers: list[int] = []
+        self._logger: Logger | None = None
+
+    def handed_over(self) -> None:
+        """Close our copies of the process's descriptors: it has its own now."""
+        for fd in {self.stdin, self.stdout, self.stderr} - {-1}:
+            os.close(fd)
+        self.stdin = self.stdout = self.stderr = -1
+
+    def close_stdin(self) -> None:
+        watched, self._watched = self._watched, -1
+        if watched >= 0 and self._watch is not None:
+            self._watch.forget(watched)
+        keeper, self._stdin_keeper = self._stdin_keeper, -1
+        if keeper >= 0:
+            os.close(keeper)
+
+    def close(self) -> None:
+        """Let go of everything. Idempotent."""
+        self.handed_over()
+        self.close_stdin()
+        keepers, self._keepers = self._keepers, []
+        for fd in keepers:
+            os.close(fd)
+
+    def finish_logger(self) -> None:
+        """Wait until the logger, if there is one, has written what it got. Blocks for a few seconds at most."""
+        logger, self._logger = self._logger, None
+        if logger is not None:
+            logger.finish(LOGGER_FINISH_SECONDS)
+
+    # Opening. `open_stdio` closes what is open when one of these fails.
+
+    def open_stdin(self, path: str) -> None:
+        fifo = is_fifo(path)
+        if fifo and self._watch is not None:  # before there is a reader: until then no client's open can have succeeded
+            self._watched = self._watch.watch(path, self.close_stdin)
+        reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        self.stdin = reader
+        if fifo:
+            self._stdin_keeper = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        os.set_blocking(reader, True)
+
+    def open_output(self, path: str) -> int:
+        if is_fifo(path):
+            self._keepers.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+
+    def open_file(self, path: str) -> None:
+        os.makedirs(os.path.dirname(path) or "/", mode=0o755, exist_ok=True)
+        self.stdout = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if not self.terminal:
+            self.stderr = os.dup(self.stdout)
+
+    def open_logger(self, uri: str, container_id: str, namespace: str) -> None:
+        from shim.logger import run_logger
+
+        out_reader, self.stdout = os.pipe()
+        err_reader, self.stderr = os.pipe()
+        try:
+            self._logger = run_logger(uri, container_id, namespace, out_reader, err_reader, MAX_LOGGER_SECONDS)
+        finally:
+            os.close(out_reader)
+            os.close(err_reader)
+
+
+def open_stdio(streams: Streams, *, terminal: bool, container_id: str, namespace: str, watch: FifoWatch) -> Stdio:
+    """Open the streams of a process. Raises RpcError, with nothing left open, when one cannot be had."""
+    stdin, stdout, stderr = streams
+    stdio = Stdio(terminal=terminal, watch=watch)
+    try:
+        if stdin:
+            stdio.open_stdin(_path(stdin))
+        scheme = stdout.partition("://")[0] if "://" in stdout else ""
+        if scheme in ("binary", "binary-v2"):
+            stdio.open_logger(stdout, container_id, namespace)
+        elif scheme == "file":
+            stdio.open_file(stdout.removeprefix("file://").partition("?")[0])
+        else:
+            if stdout:
+                stdio.stdout = stdio.open_output(_path(stdout))
+            if stderr and not terminal:
+                stdio.stderr = stdio.open_output(_path(stderr))
+    except FileNotFoundError as error:
+        stdio.close()
+        raise NotFoundError(f"stdio: {error.filename or stdout}: {error.strerror}") from error
+    except OSError as error:
+        stdio.close()
+        raise InvalidArgumentError(f"stdio: {error.filename or stdout}: {error.strerror}") from error
+    except BaseException:
+        stdio.close()
+        raise
+    return stdio
+
+
+def is_fifo(path: str) -> bool:
+    return stat.S_ISFIFO(os.stat(path).st_mode)
+
+
+def _path(stream: str) -> str:
+    if "://" not in stream:
+        return stream
+    scheme, _, path = stream.partition("://")
+    if scheme != "fifo":
+        raise InvalidArgumentError(f"stdio: unsupported scheme {scheme!r} in {stream!r}")
+    return path

@@ -1,0 +1,1 @@
+"""ttrpc (github.com/containerd/ttrpc, PROTOCOL.md): framing and stream states without I/O, a server, a client."""
