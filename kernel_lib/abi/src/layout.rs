@@ -71,6 +71,9 @@ pub const KERNEL_CS: u16 = 0x10;
 pub const KERNEL_DS: u16 = 0x18;
 pub const USER_DS: u16 = 0x2b;
 pub const USER_CS: u16 = 0x33;
+/// RFLAGS with which ring 0 sends the CPU to ring 3: interrupts on, IOPL 3. The TSS's bitmap opens the ports on real hardware and on the
+/// paging-based KVM; QEMU's emulated CPU rejects the bitmap of a TSS that is marked busy, as KVM always marks it, but honours IOPL.
+pub const RING3_FLAGS: u64 = 0x3202;
 /// TSS of vCPU n: selector FIRST_TSS + 16 n.
 pub const FIRST_TSS: u16 = 0x40;
 

@@ -206,7 +206,7 @@ pub fn start(cpu: usize) {
 fn prepare(cpu: usize) {
     let base = area(cpu);
     let block = base + layout::CPU_DATA;
-    let frame = |rip: u64, rsp: u64| [rip, u64::from(layout::USER_CS), 0x202, rsp, u64::from(layout::USER_DS), 0];
+    let frame = |rip: u64, rsp: u64| [rip, u64::from(layout::USER_CS), layout::RING3_FLAGS, rsp, u64::from(layout::USER_DS), 0];
     let addresses = entry::addresses();
     let frames = [
         frame(addresses.system_call, block),

@@ -6,6 +6,9 @@ extern crate alloc;
 
 use core::arch::global_asm;
 
+#[cfg(feature = "selftest")]
+mod selftest;
+
 #[global_allocator]
 static HEAP: hal::heap::Heap = hal::heap::Heap::new();
 
@@ -35,8 +38,17 @@ extern "C" fn litebox_main(cpu: usize) -> ! {
     }
     // SAFETY: the first instructions of the guest.
     unsafe { hal::cpu::boot() };
-    hal::upcall::set(&libos::UPCALLS);
-    libos::UPCALLS.start()
+    #[cfg(feature = "selftest")]
+    {
+        use hal::upcall::Upcalls;
+        hal::upcall::set(&selftest::SelfTest);
+        selftest::SelfTest.boot()
+    }
+    #[cfg(not(feature = "selftest"))]
+    {
+        hal::upcall::set(&libos::UPCALLS);
+        libos::UPCALLS.start()
+    }
 }
 
 #[panic_handler]
