@@ -91,7 +91,7 @@ fn write_tss(memory: &GuestMemory, vcpu: u32) -> Result<(), Fault> {
 /// Writes the first IRET frame of a vCPU and says in what state it starts: at `ring0_entry`, whose IRETQ goes to `ring3_entry`.
 pub fn start(memory: &GuestMemory, vcpu: u32, ring0_entry: u64, ring3_entry: u64) -> Result<Start, HostError> {
     let virtual_area = LIBOS_BASE + area(vcpu);
-    let frame = [ring3_entry, u64::from(USER_CS), 0x202, virtual_area + CPU_BOOT_STACK_TOP - 8, u64::from(USER_DS)];
+    let frame = [ring3_entry, u64::from(USER_CS), RING3_FLAGS, virtual_area + CPU_BOOT_STACK_TOP - 8, u64::from(USER_DS)];
     let at = CPU_RING0_TOP - size_of_val(&frame) as u64;
     for (index, word) in frame.iter().enumerate() {
         memory.write(area(vcpu) + at + index as u64 * 8, word)?;
