@@ -199,6 +199,7 @@ fn start(plan: Plan, inherited: Inherited) -> Result<Running, HostError> {
         window: Window::default(),
         ram: Ram::new(plan.memory, ram_end, dax_end),
         control: control.clone(),
+        notifications: crate::services::notify::Notifications::default(),
         notices: notices.clone(),
         has_proc: enter_descriptor_directory(),
     });

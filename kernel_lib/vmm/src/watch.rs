@@ -55,26 +55,28 @@ impl Watcher {
 
     /// The life of the readiness thread.
     pub fn serve(&self) {
-        let mut list = Vec::with_capacity(256);
-        loop {
-            list.clear();
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut list), None) {
-                Ok(_) => {}
-                Err(Errno::INTR) => continue,
-                Err(error) => {
-                    crate::log::error(&format!("epoll_wait: {error}"));
-                    return;
-                }
-            }
-            for event in &list {
-                let data = event.data.u64();
-                let (number, vcpu) = (data as u32, (data >> 32 & 0xff) as u32);
-                let kind = if data & NOTIFY == 0 { EventKind::Ready } else { EventKind::Notify };
-                let value = u64::from({ event.flags }.bits());
-                while self.events.try_post(kind, number, value, vcpu).is_err() {
-                    std::thread::sleep(BACK_OFF);
-                }
+        while self.serve_some(256) {}
+    }
+
+    /// Waits for at most `count` handles to become ready and posts their events; false: the host refused.
+    pub fn serve_some(&self, count: usize) -> bool {
+        let mut list = Vec::with_capacity(count);
+        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut list), None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(error) => {
+                crate::log::error(&format!("epoll_wait: {error}"));
+                return false;
             }
         }
+        for event in &list {
+            let data = event.data.u64();
+            let (number, vcpu) = (data as u32, (data >> 32 & 0xff) as u32);
+            let kind = if data & NOTIFY == 0 { EventKind::Ready } else { EventKind::Notify };
+            let value = u64::from({ event.flags }.bits());
+            while self.events.try_post(kind, number, value, vcpu).is_err() {
+                std::thread::sleep(BACK_OFF);
+            }
+        }
+        true
     }
 }

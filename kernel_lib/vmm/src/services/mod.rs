@@ -9,11 +9,13 @@ pub mod guest_memory;
 mod locks;
 mod lookup;
 mod names;
-mod notify;
+pub mod notify;
 mod report;
 mod socket_control;
 mod sockets;
 mod terminals;
+#[cfg(test)]
+mod tests;
 pub mod window;
 
 use std::sync::atomic::Ordering;
@@ -49,6 +51,7 @@ pub struct Host {
     pub window: window::Window,
     pub ram: guest_memory::Ram,
     pub control: Arc<Control>,
+    pub notifications: notify::Notifications,
     pub notices: Sender<Notice>,
     /// Whether /proc/self/fd is the process's working directory (see `names`).
     pub has_proc: bool,

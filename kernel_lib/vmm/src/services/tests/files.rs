@@ -1,0 +1,187 @@
+//! Files and directories, through requests as a guest makes them.
+
+use abi::layout::DAX_WINDOW;
+use abi::request::{Attributes, Op, Time, ATTR_MODE, ATTR_MTIME, ATTR_SIZE};
+
+use super::*;
+
+const O_CREAT: i32 = libc::O_CREAT;
+
+#[test]
+fn create_write_read_append() {
+    let guest = Guest::new("create");
+    assert_eq!(guest.open("missing", 0, 0), Err(Errno::NOENT));
+    let reply = guest.named(Op::Open, 0, "a", &[(O_CREAT | libc::O_RDWR) as u64, 0o640, own_ids(), BUFFER]).unwrap();
+    assert_eq!(reply.out[0], 1, "created");
+    let stat: Stat = guest.host.memory.read(BUFFER).unwrap();
+    assert_eq!((stat.mode, stat.size), (0o100_640, 0));
+    let file = reply.result as u32;
+    assert_eq!(guest.write(file, b"hello world", 0, false).unwrap().result, 11);
+    assert_eq!(guest.read(file, 100, 6).unwrap(), b"world");
+    assert_eq!(guest.read(file, 100, 11).unwrap(), b"");
+    let appended = guest.write(file, b"!!", 0, true).unwrap();
+    assert_eq!((appended.result, appended.out[0]), (2, 13));
+    assert_eq!(guest.read(file, 100, u64::MAX - 1), Err(Errno::INVAL));
+    let again = guest.named(Op::Open, 0, "a", &[O_CREAT as u64, 0o640, own_ids(), 0]).unwrap();
+    assert_eq!(again.out[0], 0, "existed");
+    assert_eq!(guest.open("a", O_CREAT | libc::O_EXCL, 0o600), Err(Errno::EXIST));
+    assert_eq!(guest.open("a", libc::O_DIRECTORY, 0), Err(Errno::NOTDIR));
+    guest.ask(Op::Close, 0, file, &[]).unwrap();
+    assert_eq!(guest.read(file, 1, 0), Err(Errno::BADF));
+}
+
+#[test]
+fn nothing_leads_out_of_the_tree() {
+    let guest = Guest::new("beneath");
+    std::os::unix::fs::symlink("/etc", guest.directory.join("out")).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", guest.directory.join("file")).unwrap();
+    assert_eq!(guest.open("out/passwd", 0, 0), Err(Errno::LOOP));
+    assert_eq!(guest.open("file", 0, 0), Err(Errno::LOOP));
+    assert_eq!(guest.open("file", O_CREAT, 0o600), Err(Errno::LOOP));
+    assert_eq!(guest.open("../etc/passwd", 0, 0), Err(Errno::INVAL));
+    assert_eq!(guest.open("/etc/passwd", 0, 0), Err(Errno::INVAL));
+    assert_eq!(guest.stat("out").unwrap().mode & 0o170_000, 0o120_000);
+    assert_eq!(guest.named(Op::Unlink, 0, "out/passwd", &[]), Err(Errno::LOOP));
+}
+
+#[test]
+fn devices_and_fifos_are_not_opened() {
+    let guest = Guest::new("devices");
+    guest.named(Op::Make, 0, "fifo", &[u64::from(libc::S_IFIFO | 0o644), 0, own_ids(), 0]).unwrap();
+    assert_eq!(guest.open("fifo", 0, 0), Err(Errno::PERM));
+    let path = guest.open("fifo", libc::O_PATH, 0).unwrap();
+    assert_eq!(guest.ask(Op::Open, 0, path, &[PATH, 0, 0, 0, 0, 0]), Err(Errno::PERM));
+}
+
+#[test]
+fn walk_stops_where_it_should() {
+    let guest = Guest::new("walk");
+    std::fs::create_dir_all(guest.directory.join("a/b")).unwrap();
+    std::os::unix::fs::symlink("target", guest.directory.join("a/l")).unwrap();
+    let walk = |path| guest.named(Op::Walk, 0, path, &[BUFFER, 4096]).unwrap();
+    assert_eq!((walk("a/b").result, walk("a/b").out[0]), (2, 0));
+    assert_eq!((walk("a/x/y").result, walk("a/x/y").out[0]), (1, libc::ENOENT as u64));
+    let link = walk("a/l/further");
+    assert_eq!((link.result, link.out[0], link.out[1]), (2, 0, 6));
+    assert_eq!(guest.bytes(BUFFER + 2 * size_of::<Stat>() as u64, 6), b"target");
+    assert_eq!(guest.named(Op::Walk, 0, "a/b", &[BUFFER, 10]), Err(Errno::RANGE));
+}
+
+#[test]
+fn directories_links_and_names() {
+    let guest = Guest::new("names");
+    guest.named(Op::Make, 0, "d", &[u64::from(libc::S_IFDIR | 0o1755), 0, own_ids(), 0]).unwrap();
+    assert_eq!(guest.stat("d").unwrap().mode, 0o041_755);
+    let [target, bytes] = guest.path(PATH_2, "where");
+    guest.named(Op::Make, bytes as u16, "d/l", &[u64::from(libc::S_IFLNK | 0o777), 0, own_ids(), target]).unwrap();
+    assert_eq!(guest.named(Op::ReadLink, 0, "d/l", &[BUFFER, 100]).unwrap().result, 5);
+    assert_eq!(guest.bytes(BUFFER, 5), b"where");
+    let [to, to_bytes] = guest.path(PATH_2, "d/m");
+    guest.named(Op::Rename, 0, "d/l", &[to, to_bytes, u64::from(TREE)]).unwrap();
+    assert_eq!(guest.stat("d/l"), Err(Errno::NOENT));
+    let file = guest.open("d/f", O_CREAT | libc::O_RDWR, 0o600).unwrap();
+    let [to, to_bytes] = guest.path(PATH_2, "g");
+    guest.named(Op::Link, 0, "d/f", &[to, to_bytes, u64::from(TREE)]).unwrap();
+    assert_eq!(guest.stat("g").unwrap().nlink, 2);
+    // A file without a name gets one.
+    let nameless = guest.open("d", libc::O_TMPFILE | libc::O_RDWR, 0o600).unwrap();
+    let [to, to_bytes] = guest.path(PATH_2, "h");
+    guest.ask(Op::Link, 0, nameless, &[PATH, 0, to, to_bytes, u64::from(TREE)]).unwrap();
+    assert!(guest.stat("h").is_ok());
+    assert_eq!(guest.named(Op::Unlink, 0, "d", &[]), Err(Errno::ISDIR));
+    assert_eq!(guest.named(Op::Unlink, 1, "d", &[]), Err(Errno::NOTEMPTY));
+    let directory = guest.open("d", libc::O_DIRECTORY, 0).unwrap();
+    let listed = guest.ask(Op::List, 0, directory, &[0, BUFFER, 4096]).unwrap().result;
+    assert!(listed > 0);
+    assert_eq!(guest.ask(Op::List, 0, file, &[0, BUFFER, 4096]), Err(Errno::NOTDIR));
+}
+
+#[test]
+fn attributes_change_by_name_and_handle() {
+    let guest = Guest::new("attributes");
+    let file = guest.open("f", O_CREAT | libc::O_RDWR, 0o600).unwrap();
+    let set = |attributes: &Attributes, handle: Option<u32>| {
+        guest.host.memory.write(BUFFER, attributes).unwrap();
+        match handle {
+            Some(handle) => guest.ask(Op::SetAttributes, 0, handle, &[PATH, 0, BUFFER]),
+            None => guest.named(Op::SetAttributes, 0, "f", &[BUFFER]),
+        }
+    };
+    let mtime = Time { sec: 1_000_000_000, nsec: 5, pad: 0 };
+    let wanted = Attributes { mask: ATTR_MODE | ATTR_SIZE | ATTR_MTIME, mode: 0o4711, size: 100, mtime, ..Attributes::default() };
+    set(&wanted, None).unwrap();
+    let stat = guest.stat("f").unwrap();
+    assert_eq!((stat.mode & 0o7777, stat.size, stat.mtime), (0o4711, 100, mtime));
+    let path = guest.open("f", libc::O_PATH, 0).unwrap();
+    for handle in [file, path] {
+        set(&Attributes { mask: ATTR_MODE | ATTR_SIZE, mode: 0o640, size: 7, ..Attributes::default() }, Some(handle)).unwrap();
+        assert_eq!((guest.stat("f").unwrap().mode & 0o7777, guest.stat("f").unwrap().size), (0o640, 7));
+    }
+    std::os::unix::fs::symlink("f", guest.directory.join("l")).unwrap();
+    guest.host.memory.write(BUFFER, &Attributes { mask: ATTR_MODE, mode: 0o777, ..Attributes::default() }).unwrap();
+    assert_eq!(guest.named(Op::SetAttributes, 0, "l", &[BUFFER]), Err(Errno::OPNOTSUPP));
+}
+
+#[test]
+fn extended_attributes() {
+    let guest = Guest::new("xattr");
+    guest.open("f", O_CREAT, 0o600).unwrap();
+    let [name, name_bytes] = guest.path(PATH_2, "user.colour");
+    guest.host.memory.write_bytes(BUFFER, b"blue").unwrap();
+    match guest.named(Op::Xattr, 1, "f", &[name, name_bytes, BUFFER, 4]) {
+        Err(Errno::OPNOTSUPP) => return, // the file system has none
+        other => other.unwrap(),
+    };
+    assert_eq!(guest.named(Op::Xattr, 4, "f", &[name, name_bytes, BUFFER, 4]), Err(Errno::EXIST));
+    assert_eq!(guest.named(Op::Xattr, 0, "f", &[name, name_bytes, BUFFER, 0]).unwrap().result, 4);
+    assert_eq!(guest.named(Op::Xattr, 0, "f", &[name, name_bytes, BUFFER, 3]), Err(Errno::RANGE));
+    assert_eq!(guest.named(Op::Xattr, 3, "f", &[0, 0, BUFFER, 100]).unwrap().result, 12);
+    guest.named(Op::Xattr, 2, "f", &[name, name_bytes, 0, 0]).unwrap();
+    let [name, name_bytes] = guest.path(PATH_2, "security.selinux");
+    assert_eq!(guest.named(Op::Xattr, 1, "f", &[name, name_bytes, BUFFER, 4]), Err(Errno::OPNOTSUPP));
+}
+
+#[test]
+fn a_mapped_file_that_is_truncated_is_replaced_by_zeros() {
+    let guest = Guest::new("map");
+    let file = guest.open("f", O_CREAT | libc::O_RDWR, 0o600).unwrap();
+    guest.write(file, &[7; 9000], 0, false).unwrap();
+    assert_eq!(guest.ask(Op::Map, 0, file, &[0, 12288, DAX_WINDOW + 1]), Err(Errno::INVAL));
+    assert_eq!(guest.ask(Op::Map, 0, file, &[0, 12288, 0x1000]), Err(Errno::FAULT));
+    assert_eq!(guest.ask(Op::Map, 0, file, &[u64::MAX & !4095, 12288, DAX_WINDOW]), Err(Errno::INVAL));
+    guest.ask(Op::Map, 1, file, &[0, 12288, DAX_WINDOW]).unwrap();
+    assert_eq!(guest.host.replace_vanished(None), None, "nothing has vanished");
+    std::fs::File::options().write(true).open(guest.directory.join("f")).unwrap().set_len(100).unwrap();
+    assert_eq!(guest.host.replace_vanished(Some(DAX_WINDOW + 4096 * 2 + 5)), Some(DAX_WINDOW + 8192));
+    assert_eq!(guest.host.replace_vanished(None), Some(DAX_WINDOW + 4096));
+    guest.ask(Op::Unmap, 0, 0, &[DAX_WINDOW + 4096, 4096]).unwrap();
+    guest.ask(Op::Unmap, 0, 0, &[DAX_WINDOW, 4 << 20]).unwrap();
+    assert_eq!(guest.host.replace_vanished(None), None);
+    let read_only = guest.open("f", 0, 0).unwrap();
+    assert_eq!(guest.ask(Op::Map, 1, read_only, &[0, 4096, DAX_WINDOW]), Err(Errno::ACCESS));
+}
+
+#[test]
+fn memory_grows_to_its_limit() {
+    let guest = Guest::new("memory");
+    let grow = |bytes: u64| guest.ask(Op::Memory, abi::request::memory::GROW, 0, &[bytes]);
+    assert_eq!(grow(1), Err(Errno::INVAL));
+    assert_eq!(grow(1 << 40), Err(Errno::NOMEM));
+    let reply = grow(2 << 20).unwrap();
+    assert_eq!((reply.out[0], reply.out[1]), (34 << 20, 32 << 20));
+    assert_eq!(guest.host.memory.write(33 << 20, &1u64), Ok(()));
+    grow(30 << 20).unwrap();
+    assert_eq!(grow(2 << 20), Err(Errno::NOMEM));
+    let reply = guest.ask(Op::Memory, abi::request::memory::GROW_DAX, 0, &[2 << 20]).unwrap();
+    assert_eq!(reply.out[0], DAX_WINDOW + (6 << 20));
+}
+
+#[test]
+fn notifications_arrive() {
+    let guest = Guest::new("notify");
+    let watch = guest.named(Op::Notify, 0, "", &[u64::from(libc::IN_CREATE)]).unwrap().result;
+    assert_eq!(guest.ask(Op::Notify, 2, TREE, &[0, BUFFER, 4096]), Err(Errno::AGAIN));
+    guest.open("new", O_CREAT, 0o600).unwrap();
+    assert!(guest.ask(Op::Notify, 2, TREE, &[0, BUFFER, 4096]).unwrap().result >= 16);
+    guest.ask(Op::Notify, 1, TREE, &[0, 0, 0, watch]).unwrap();
+}

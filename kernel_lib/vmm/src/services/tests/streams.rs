@@ -1,0 +1,92 @@
+//! Streams and sockets never block, and readiness is told.
+
+use abi::event::EventKind;
+use abi::request::{socket, Op, STREAM};
+
+use super::*;
+
+#[test]
+fn pipes_do_not_block_and_stay_as_they_are() {
+    let guest = Guest::new("pipe");
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    guest.stream(1, rustix::io::dup(&read).unwrap());
+    guest.stream(2, rustix::io::dup(&write).unwrap());
+    assert_eq!(guest.read(1, 10, STREAM), Err(Errno::AGAIN));
+    assert_eq!(guest.write(2, b"word", STREAM, false).unwrap().result, 4);
+    assert_eq!(guest.read(1, 10, STREAM).unwrap(), b"word");
+    let block = [1u8; 65536];
+    let mut total = 0;
+    while let Ok(reply) = guest.write(2, &block, STREAM, false) {
+        total += reply.result;
+    }
+    assert!(total >= 65536, "{total}");
+    assert!(!rustix::fs::fcntl_getfl(&write).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+    drop(read);
+    guest.ask(Op::Close, 0, 1, &[]).unwrap();
+    assert_eq!(guest.write(2, b"word", STREAM, false), Err(Errno::PIPE));
+}
+
+#[test]
+fn tcp_over_loopback() {
+    let guest = Guest::new("tcp");
+    let new = || guest.ask(Op::Socket, 0, 0, &[libc::AF_INET as u64, libc::SOCK_STREAM as u64, 0]).unwrap().result as u32;
+    let (server, client) = (new(), new());
+    let control = |handle, verb, args: [u64; 2]| guest.ask(Op::SocketControl, verb, handle, &[args[0], args[1], BUFFER, 16]);
+    let mut address = [0u8; 16];
+    address[0] = libc::AF_INET as u8;
+    address[4..8].copy_from_slice(&[127, 0, 0, 1]);
+    guest.host.memory.write_bytes(BUFFER, &address).unwrap();
+    control(server, socket::BIND, [0, 0]).unwrap();
+    control(server, socket::LISTEN, [8, 0]).unwrap();
+    assert_eq!(guest.ask(Op::Accept, 0, server, &[BUFFER, 16]), Err(Errno::AGAIN));
+    assert_eq!(control(server, socket::GETSOCKNAME, [0, 0]).unwrap().result, 16);
+    assert_eq!(control(client, socket::CONNECT, [0, 0]), Err(Errno::INPROGRESS));
+    let mut accepted = Err(Errno::AGAIN);
+    while accepted == Err(Errno::AGAIN) {
+        accepted = guest.ask(Op::Accept, 0, server, &[BUFFER, 16]);
+    }
+    let peer = accepted.unwrap().result as u32;
+    guest.write(client, b"through", STREAM, false).unwrap();
+    let mut got = Err(Errno::AGAIN);
+    while got == Err(Errno::AGAIN) {
+        let request = Request { op: Op::Receive as u32, handle: peer, segment_count: 1, segments: SEGMENTS, ..Request::default() };
+        got = guest.host.serve(&request, &Worker::outside());
+    }
+    assert_eq!(got.unwrap().result, 4, "the first segment has 4 bytes");
+    guest.host.memory.write_bytes(BUFFER, &1u32.to_ne_bytes()).unwrap();
+    let option = |handle, level: i32, option: i32| {
+        guest.ask(Op::SocketControl, socket::SETSOCKOPT, handle, &[level as u64, option as u64, BUFFER, 4])
+    };
+    option(client, libc::IPPROTO_TCP, libc::TCP_NODELAY).unwrap();
+    assert_eq!(option(client, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER), Err(Errno::NOPROTOOPT));
+    assert_eq!(guest.ask(Op::Socket, 0, 0, &[libc::AF_UNIX as u64, 1, 0]), Err(Errno::AFNOSUPPORT));
+    assert_eq!(guest.ask(Op::Socket, 0, 0, &[libc::AF_PACKET as u64, 3, 0]), Err(Errno::AFNOSUPPORT));
+}
+
+#[test]
+fn readiness_is_posted_with_an_interrupt() {
+    let guest = Guest::new("ready");
+    let (read, write) = rustix::pipe::pipe().unwrap();
+    guest.stream(1, read);
+    let ring = guest.host.memory.event_ring().unwrap();
+    ring.wanted.store(1, Ordering::SeqCst);
+    guest.ask(Op::Watch, 0, 1, &[1]).unwrap();
+    let tail = || ring.tail.load(Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let host = &guest.host;
+        scope.spawn(move || host.watcher.serve_some(1));
+        rustix::io::write(&write, b"x").unwrap();
+        while tail() == 0 {
+            std::thread::yield_now();
+        }
+    });
+    assert_eq!(ring.entries[0].word.load(Ordering::SeqCst), EventKind::Ready as u64 | 1 << 32);
+    assert_eq!(guest.machine.interrupts.lock().unwrap().as_slice(), [(0, abi::layout::vector::EVENT)]);
+    // A regular file is ready at once.
+    std::fs::write(guest.directory.join("f"), "x").unwrap();
+    guest.stream(2, std::fs::File::open(guest.directory.join("f")).unwrap().into());
+    guest.ask(Op::Watch, 0, 2, &[1]).unwrap();
+    assert_eq!(tail(), 2);
+    assert_eq!(guest.read(2, 10, STREAM).unwrap(), b"x");
+    assert_eq!(guest.read(2, 10, STREAM).unwrap(), b"");
+}
