@@ -50,7 +50,7 @@ def loads(text: str | bytes) -> Any:
         return _slow_loads(text)
     except RecursionError:
         raise ValueError(f"JSON is nested more than {MAX_DEPTH} levels deep") from None
-    except ValueError:
+    except (ValueError, SystemError):  # SystemError: it found no json.decoder.JSONDecodeError to raise
         return _slow_loads(text)
     if stripped[end:].strip(" \t\n\r"):
         return _slow_loads(text)

@@ -72,6 +72,7 @@ class Publisher:
                 self._deliver(envelope)
             except Exception as error:
                 log.exception(f"event {envelope.topic}", error)
+        self._hang_up()
 
     def _deliver(self, envelope: Envelope) -> None:
         deadline = time.monotonic() + KEEP_SECONDS

@@ -220,7 +220,8 @@ def test_ten_thousand_requests_at_once(served: Served) -> None:
     out = b"".join(ask(2 * n + 1, "Echo", StartRequest(id="x" * (n % 50)).encode()) for n in range(10_000))
     sender = threading.Thread(target=sock.sendall, args=(out,))
     sender.start()
-    reader, answers = FrameReader(), {}
+    reader = FrameReader()
+    answers: dict[int, int] = {}
     while len(answers) < 10_000:
         for frame in reader.feed(sock.recv(65536)):
             answers[frame.stream] = StartResponse.decode(Response.decode(frame.data).payload).pid

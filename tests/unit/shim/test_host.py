@@ -1,0 +1,130 @@
+"""What the shim reads from the host and mounts on it: cgroup counters, mount options, paths."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shim.api.metrics_v1 import Metrics as Metrics1
+from shim.api.metrics_v2 import Metrics as Metrics2
+from shim.errors import NotFoundError
+from shim.litebox import cgroup_of
+from shim.paths import state_root
+from shim.rootfs import MS_BIND, MS_RDONLY, MS_REC, compact, is_mount, split_options
+from shim.stats import metrics
+
+
+def write(directory: Path, files: dict[str, str]) -> str:
+    directory.mkdir(parents=True)
+    for name, text in files.items():
+        (directory / name).write_text(text)
+    return str(directory)
+
+
+def test_cgroup_v2(tmp_path: Path) -> None:
+    directory = write(
+        tmp_path / "c",
+        {
+            "cpu.stat": "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 1\nunknown 5\n",
+            "memory.current": "4096\n",
+            "memory.max": "max\n",
+            "memory.stat": "anon 1\nfile 2\nzswap 3\n",
+            "memory.events": "low 0\noom 2\noom_kill 1\n",
+            "pids.current": "3\n",
+            "pids.max": "max\n",
+            "io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0 dios=0\n259:1\n",
+        },
+    )
+    got = metrics([("", directory)])
+    assert isinstance(got, Metrics2)
+    assert got.cpu
+    assert (got.cpu.usage_usec, got.cpu.user_usec, got.cpu.system_usec) == (30, 20, 10)
+    assert got.memory
+    assert (got.memory.usage, got.memory.usage_limit, got.memory.anon, got.memory.file) == (4096, (1 << 64) - 1, 1, 2)
+    assert got.memory_events
+    assert (got.memory_events.oom, got.memory_events.oom_kill) == (2, 1)
+    assert got.pids
+    assert (got.pids.current, got.pids.limit) == (3, 0)
+    assert got.io
+    assert [(entry.major, entry.minor, entry.rbytes, entry.wios) for entry in got.io.usage] == [
+        (8, 0, 1, 4),
+        (259, 1, 0, 0),
+    ]
+    assert Metrics2.decode(got.encode()) == got
+
+
+def test_cgroup_v1(tmp_path: Path) -> None:
+    cpu = write(tmp_path / "cpu", {"cpu.stat": "nr_periods 5\nnr_throttled 2\nthrottled_time 9\n"})
+    account = {"cpuacct.usage": "123\n", "cpuacct.usage_percpu": "100 23 \n", "cpuacct.stat": "user 3\nsystem 4\n"}
+    cpuacct = write(tmp_path / "cpuacct", account)
+    memory = {
+        "memory.usage_in_bytes": "10\n",
+        "memory.limit_in_bytes": "20\n",
+        "memory.stat": "cache 1\nrss 2\npgfault 3\ntotal_pgmajfault 4\nhierarchical_memsw_limit 5\n",
+        "memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 6\n",
+    }
+    blkio = write(tmp_path / "blkio", {"blkio.throttle.io_service_bytes": "8:0 Read 4\n8:0 Write 5\nTotal 9\n"})
+    got = metrics(
+        [("cpu", cpu), ("cpuacct", cpuacct), ("memory", write(tmp_path / "memory", memory)), ("blkio", blkio)]
+    )
+    assert isinstance(got, Metrics1)
+    assert got.cpu
+    assert got.cpu.usage
+    assert (got.cpu.usage.total, got.cpu.usage.user, got.cpu.usage.per_cpu) == (123, 30_000_000, [100, 23])
+    stat = got.memory
+    assert stat
+    assert stat.usage
+    assert (stat.usage.usage, stat.usage.limit) == (10, 20)
+    assert (stat.cache, stat.rss, stat.pg_fault, stat.total_pg_maj_fault, stat.hierarchical_swap_limit) == (
+        1,
+        2,
+        3,
+        4,
+        5,
+    )
+    assert got.memory_oom_control
+    assert got.memory_oom_control.oom_kill == 6
+    assert got.blkio
+    assert [(entry.op, entry.value) for entry in got.blkio.io_service_bytes_recursive] == [("Read", 4), ("Write", 5)]
+    assert Metrics1.decode(got.encode()) == got
+
+
+def test_no_cgroup_is_not_found() -> None:
+    with pytest.raises(NotFoundError):
+        metrics([])
+
+
+def test_the_cgroups_of_a_process() -> None:
+    import os
+
+    if not Path("/sys/fs/cgroup").is_mount():
+        pytest.skip("no cgroups are mounted here")
+    found = cgroup_of(os.getpid())
+    assert found
+    assert all(Path(directory).is_dir() for _, directory in found)
+
+
+def test_mount_options() -> None:
+    assert split_options(["rbind", "ro", "rw", "ro", "index=off", ""]) == (MS_BIND | MS_REC | MS_RDONLY, ["index=off"])
+
+
+def test_layers_of_an_overlay_are_shortened() -> None:
+    layers = [f"/var/lib/snapshots/{number}/fs" for number in range(3)]
+    options = ["workdir=/w", "lowerdir=" + ":".join(layers), "upperdir=/u"]
+    assert compact(options) == ("/var/lib/snapshots", ["workdir=/w", "lowerdir=0/fs:1/fs:2/fs", "upperdir=/u"])
+    assert compact(["lowerdir=/a/b"]) == ("", ["lowerdir=/a/b"])
+    assert compact(["lowerdir=/a:/b"]) == ("", ["lowerdir=/a:/b"])
+
+
+def test_is_mount(tmp_path: Path) -> None:
+    assert is_mount("/proc")
+    assert not is_mount(str(tmp_path))
+    assert not is_mount(str(tmp_path / "absent"))
+
+
+def test_each_containerd_has_its_state() -> None:
+    assert (
+        state_root("/run/containerd/io.containerd.runtime.v2.task/k8s.io/abc", "k8s.io")
+        == "/run/containerd/litebox/k8s.io"
+    )
