@@ -1,6 +1,6 @@
 """`delete`: containerd calls it for every container in the end, also after a clean Delete, and when the shim has died.
 
-After a clean Delete there is nothing to do, and it costs two small reads. Otherwise it does what the dead shim no longer
+After a clean Delete there is nothing to do, which costs two small reads. Otherwise it does what the dead shim no longer
 can: end the machine, unmount the root, remove the state and the socket. The answer, a DeleteResponse, is binary on
 stdout.
 """

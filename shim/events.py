@@ -51,7 +51,7 @@ class Publisher:
         self._binary = binary
         self._queue: SimpleQueue[Envelope | None] = SimpleQueue()
         self._client: Client | None = None
-        self._closing = False
+        self._closed_at = float("inf")  # when patience ends, once closing
         self._thread = threading.Thread(target=self._forward_all, daemon=True)
         self._thread.start()
 
@@ -62,7 +62,7 @@ class Publisher:
 
     def close(self, patience: float) -> None:
         """Send what is queued, but wait no longer than `patience` seconds for it."""
-        self._closing = True
+        self._closed_at = time.monotonic() + patience
         self._queue.put(None)
         self._thread.join(patience)
 
@@ -87,7 +87,7 @@ class Publisher:
             except OSError as error:
                 self._hang_up()
                 failure = error
-                if self._closing or time.monotonic() + pause > deadline:
+                if time.monotonic() + pause > min(deadline, self._closed_at):
                     break
                 time.sleep(pause)
                 pause = min(pause * 2, 2.0)

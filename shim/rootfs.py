@@ -135,7 +135,7 @@ def unmount(target: str) -> None:
 
 
 def is_mount(path: str) -> bool:
-    """Whether something is mounted on `path`: also a bind mount, which a comparison of devices would miss (proc(5), mountinfo)."""
+    """Whether something is mounted on `path`, which a comparison of devices would not say of a bind mount (proc(5))."""
     name = os.fsencode(os.path.realpath(path)).replace(b"\\", b"\\134").replace(b" ", b"\\040")
     with open("/proc/self/mountinfo", "rb") as file:
         return b" " + name + b" " in file.read()
