@@ -1,0 +1,216 @@
+"""Makes a container's cgroups, puts the VMM into them, reads them, removes them.
+
+The directories are a list that the state file keeps: it is written before they are made, so whoever finds a crashed
+create knows what to remove. Removing what was never made is no error.
+"""
+
+from __future__ import annotations
+
+import errno as errno_module
+import os
+import time
+
+from runtime.errors import HostError, InvalidSpec, Unsupported
+from runtime.host.cgroups import paths, resources
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Json = dict[str, Any]
+
+_REMOVE_TRIES = 200
+
+
+class Cgroups:
+    """One container's directories, by the controllers of their hierarchy."""
+
+    def __init__(self, directories: dict[str, str]) -> None:
+        #: "cpu,cpuacct" → directory; v2: "" → directory.
+        self.directories = directories
+
+    @property
+    def unified(self) -> bool:
+        """cgroup v2."""
+        return "" in self.directories
+
+    def path_of(self, controller: str) -> str | None:
+        """The directory that has the controller's files."""
+        if self.unified:
+            return self.directories[""]
+        return next((path for names, path in self.directories.items() if controller in names.split(",")), None)
+
+
+def locate(cgroups_path: str, container_id: str, *, systemd: bool = False) -> Cgroups:
+    """Where the container's cgroups are to be."""
+    found = paths.hierarchies(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
+    path = paths.container_path(cgroups_path, container_id, systemd=systemd)
+    return Cgroups({",".join(sorted(hierarchy.controllers)): paths.directory(hierarchy, path) for hierarchy in found})
+
+
+def settings_for(cgroups: Cgroups, wanted: Json) -> list[resources.Setting]:
+    """linux.resources as this host's files."""
+    return resources.settings_v2(wanted) if cgroups.unified else resources.settings_v1(wanted)
+
+
+def make(
+    cgroups: Cgroups, pid: int, settings: list[resources.Setting], *, may_lack: bool, log: Callable[[str], None]
+) -> None:
+    """Make the directories, apply the settings, move the process in.
+
+    `may_lack` (rootless, no path asked for): without the right to make cgroups, do without.
+    """
+    needed = {setting.controller for setting in settings}
+    for names, directory in cgroups.directories.items():
+        try:
+            if names:
+                _make_v1(names, directory)
+            else:
+                _make_v2(directory, needed)
+        except OSError as error:
+            if may_lack and error.errno in (errno_module.EACCES, errno_module.EPERM, errno_module.EROFS):
+                log(f"cgroup {directory}: {error.strerror}; doing without")
+                continue
+            raise HostError(f"cgroup {directory}: {error.strerror}", error.errno or 0) from error
+    apply(cgroups, settings, may_lack=may_lack, log=log)
+    for directory in cgroups.directories.values():
+        try:
+            _write(f"{directory}/cgroup.procs", str(pid))
+        except OSError as error:
+            if may_lack:
+                continue
+            raise HostError(f"cgroup {directory}: joining it: {error.strerror}", error.errno or 0) from error
+
+
+def _make_v1(names: str, directory: str) -> None:
+    try:
+        os.mkdir(directory, 0o755)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_v1(names, os.path.dirname(directory))
+        _make_v1(names, directory)
+        return
+    if "cpuset" in names.split(","):
+        # A new cpuset has neither CPUs nor memory, and takes no process.
+        for file in ("cpuset.cpus", "cpuset.mems"):
+            if not _read(f"{directory}/{file}").strip():
+                _write(f"{directory}/{file}", _read(f"{os.path.dirname(directory)}/{file}").strip())
+
+
+def _make_v2(directory: str, needed: set[str]) -> None:
+    missing = []
+    while not os.path.isdir(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    for path in reversed(missing):
+        _enable_controllers(directory, needed)
+        os.mkdir(path, 0o755)
+        directory = path
+
+
+def _enable_controllers(directory: str, needed: set[str]) -> None:
+    """All that are there, so that limits can be set later; those asked for must be."""
+    available = set(_read(f"{directory}/cgroup.controllers").split())
+    enabled = set(_read(f"{directory}/cgroup.subtree_control").split())
+    for controller in sorted(available - enabled):
+        try:
+            _write(f"{directory}/cgroup.subtree_control", f"+{controller}")
+        except OSError as error:
+            if controller in needed:
+                raise OSError(error.errno, f"enabling {controller}: {error.strerror}") from error
+
+
+def apply(cgroups: Cgroups, settings: list[resources.Setting], *, may_lack: bool, log: Callable[[str], None]) -> None:
+    """Write every setting; an error names the JSON path and what the kernel said."""
+    for setting in settings:
+        directory = cgroups.path_of(setting.controller)
+        if directory is None:
+            if may_lack:
+                log(f"{setting.where}: no {setting.controller} controller; doing without")
+                continue
+            raise Unsupported(f"{setting.where}: this host has no {setting.controller} controller")
+        path = f"{directory}/{setting.file}"
+        try:
+            _write_limit(path, setting)
+        except FileNotFoundError as error:
+            if may_lack or setting.file in ("memory.memsw.limit_in_bytes", "memory.swap.max"):
+                log(f"{setting.where}: {setting.file} is not there; doing without")
+                continue
+            raise Unsupported(
+                f"{setting.where}: this host's {setting.controller} controller has no {setting.file}"
+            ) from error
+        except OSError as error:
+            if may_lack and error.errno in (errno_module.EACCES, errno_module.EPERM):
+                log(f"{setting.where}: {error.strerror}; doing without")
+                continue
+            kind = InvalidSpec if error.errno in (errno_module.EINVAL, errno_module.ERANGE) else Unsupported
+            raise kind(f"{setting.where}: {path} does not take {setting.value!r}: {error.strerror}") from error
+
+
+def _write_limit(path: str, setting: resources.Setting) -> None:
+    """v1 wants memory.limit <= memory.memsw.limit at every moment: when raising, the larger one goes first."""
+    try:
+        _write(path, setting.value)
+    except OSError as error:
+        if setting.file == "memory.limit_in_bytes" and error.errno in (errno_module.EINVAL, errno_module.EBUSY):
+            _write(path.replace("memory.limit", "memory.memsw.limit"), "-1")
+            _write(path, setting.value)
+            return
+        raise
+
+
+def processes(cgroups: Cgroups) -> list[int]:
+    """Processes in the container's cgroup: those of the VMM."""
+    for directory in cgroups.directories.values():
+        text = _read(f"{directory}/cgroup.procs")
+        if text:
+            return [int(line) for line in text.split()]
+    return []
+
+
+def remove(cgroups: Cgroups) -> None:
+    """Remove the directories; waits for dying processes to leave them (a second at most)."""
+    for directory in cgroups.directories.values():
+        for _ in range(_REMOVE_TRIES):
+            try:
+                os.rmdir(directory)
+            except FileNotFoundError:
+                break
+            except OSError as error:
+                if error.errno == errno_module.EBUSY:
+                    time.sleep(0.005)
+                    continue
+                raise HostError(f"cgroup {directory}: {error.strerror}", error.errno or 0) from error
+            else:
+                break
+        else:
+            raise HostError(f"cgroup {directory}: still busy: a process is left in it", errno_module.EBUSY)
+
+
+def _read(path: str) -> str:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        pieces = []
+        while piece := os.read(fd, 65536):
+            pieces.append(piece)
+        return b"".join(pieces).decode("utf-8", "replace")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def _write(path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+read_file = _read
