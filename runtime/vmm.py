@@ -117,6 +117,26 @@ def launch(
         os.close(plan_fd)
 
 
+def spawn_proxy(arguments: Sequence[str], connection: int, terminal: int | None) -> int:
+    """Start the proxy of an exec'd process, with the connection and nothing else of ours; returns its process id."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            os.setsid()
+            if terminal is not None:
+                _take_terminal(terminal)
+                os.set_inheritable(terminal, True)
+            _reset_signals(keyboard_ignored=False)
+            null = os.open("/dev/null", os.O_RDWR)
+            for fd in (0, 1, 2):
+                os.dup2(null, fd)
+            os.set_inheritable(connection, True)
+            os.execve(arguments[0], list(arguments), _ENVIRONMENT)
+        finally:
+            os._exit(255)
+    return pid
+
+
 def _take_terminal(slave: int) -> None:
     import fcntl
     import termios
@@ -169,6 +189,12 @@ class Control:
             if error.errno in (errno_module.ENOENT, errno_module.ECONNREFUSED, errno_module.EPIPE):
                 raise WrongState("the container is not running") from error
             raise HostError(f"control socket: {error.strerror or error}", error.errno or 0) from error
+
+    def __enter__(self) -> Control:  # noqa: PYI034 - Self lives in typing, whose import costs 7 ms
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def fileno(self) -> int:
         return self._socket.fileno()
@@ -233,8 +259,11 @@ class Control:
         return message
 
     def request(self, op: str, fds: Sequence[int] = (), **fields: Any) -> Json:
-        """Send and wait for the answer; events that arrive before it are dropped."""
-        number = self.send(op, fds, **fields)
+        """Send and wait for the answer."""
+        return self.answer_to(self.send(op, fds, **fields), op)
+
+    def answer_to(self, number: int, op: str) -> Json:
+        """Of one request; events that arrive before it are dropped."""
         while True:
             answer = self.receive()
             if answer.get("id") == number:

@@ -116,5 +116,5 @@ def _dispatch(options: Parsed, log: Log) -> int:
     if count < command.minimum or (command.maximum is not None and count > command.maximum):
         raise InvalidArgument(f"usage: litebox {name} {command.arguments}; `litebox {name} --help` says more")
     module = __import__(f"runtime.cli.{command.module}", fromlist=[name])
-    code: int = getattr(module, name.replace("-", "_"))(Context(options, log), parsed)
+    code: int = getattr(module, f"{name}_command")(Context(options, log), parsed)
     return code

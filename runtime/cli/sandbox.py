@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 
-def do(context: Context, parsed: Parsed) -> int:
+def do_command(context: Context, parsed: Parsed) -> int:
     """The command's exit code."""
     return run(context, _request(parsed), verbose=parsed.on("verbose"))
 

@@ -74,7 +74,7 @@ def of_command(name: str) -> str:
     return "\n".join(lines)
 
 
-def help(context: Context, parsed: Parsed) -> int:  # noqa: A001, ARG001 - commands are called what they are called
+def help_command(context: Context, parsed: Parsed) -> int:  # noqa: ARG001 - every command has this signature
     """The command of that name."""
     if not parsed.args:
         print(overview())
@@ -122,7 +122,7 @@ autoload -U +X bashcompinit && bashcompinit
 """
 
 
-def completion(context: Context, parsed: Parsed) -> int:  # noqa: ARG001 - every command has this signature
+def completion_command(context: Context, parsed: Parsed) -> int:  # noqa: ARG001 - every command has this signature
     """A completion script."""
     shell = parsed.args[0]
     if shell == "fish":

@@ -27,19 +27,19 @@ _SHOWN = 2000
 def run(hooks: list[Json], kind: str, state: Json, *, enter: Callable[[], None] | None = None) -> None:
     """All of one kind. HookFailed at the first that fails."""
     for index, hook in enumerate(hooks):
-        _run_one(hook, f"hooks.{kind}[{index}] ({hook['path']})", fastjson.dumps(state).encode(), enter)
+        _run_one(hook, f"hooks.{kind}[{index}] ({hook['path']})", state, enter)
 
 
 def run_all(hooks: list[Json], kind: str, state: Json, log: Callable[[str], None]) -> None:
     """All of one kind, whatever fails."""
     for index, hook in enumerate(hooks):
         try:
-            _run_one(hook, f"hooks.{kind}[{index}] ({hook['path']})", fastjson.dumps(state).encode(), None)
+            _run_one(hook, f"hooks.{kind}[{index}] ({hook['path']})", state, None)
         except HookFailed as error:
             log(str(error))
 
 
-def _run_one(hook: Json, name: str, state: bytes, enter: Callable[[], None] | None) -> None:
+def _run_one(hook: Json, name: str, state: Json, enter: Callable[[], None] | None) -> None:
     import signal
     import subprocess
 
@@ -54,12 +54,13 @@ def _run_one(hook: Json, name: str, state: bytes, enter: Callable[[], None] | No
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
+            cwd=state["bundle"],
             preexec_fn=enter,  # noqa: PLW1509 - setns(2) has to happen between fork and exec
         )
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise HookFailed(f"{name}: {getattr(error, 'strerror', None) or error}") from error
     try:
-        output, _ = process.communicate(state, timeout=hook.get("timeout"))
+        output, _ = process.communicate(fastjson.dumps(state).encode(), timeout=hook.get("timeout"))
     except subprocess.TimeoutExpired as error:
         # The hook and all it started: they share a session of their own.
         os.killpg(process.pid, signal.SIGKILL)

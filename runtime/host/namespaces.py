@@ -197,3 +197,16 @@ def _write(path: str, text: str) -> None:
         raise OSError(error.errno, error.strerror, path) from error
     finally:
         os.close(fd)
+
+
+def entering(pid: int, kinds: list[str]) -> Callable[[], None]:
+    """For between fork and exec: enters those namespaces of `pid`, and a mount namespace of its own."""
+    fds = [(kind, os.open(f"/proc/{pid}/ns/{_FILE_NAMES[kind]}", os.O_RDONLY | os.O_CLOEXEC)) for kind in kinds]
+
+    def enter() -> None:
+        for kind, fd in fds:
+            linux.setns(fd, _KINDS[kind])
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount("", "/", "", linux.MS_SLAVE | linux.MS_REC)
+
+    return enter

@@ -161,32 +161,36 @@ def _write_limit(path: str, setting: resources.Setting) -> None:
         raise
 
 
-def processes(cgroups: Cgroups) -> list[int]:
-    """Processes in the container's cgroup: those of the VMM."""
-    for directory in cgroups.directories.values():
-        text = _read(f"{directory}/cgroup.procs")
-        if text:
-            return [int(line) for line in text.split()]
-    return []
+def missing(cgroups: Cgroups) -> list[str]:
+    """The directories that do not exist yet: those that will be ours to remove."""
+    return [directory for directory in cgroups.directories.values() if not os.path.isdir(directory)]
 
 
-def remove(cgroups: Cgroups) -> None:
-    """Remove the directories; waits for dying processes to leave them (a second at most)."""
-    for directory in cgroups.directories.values():
+def remove(made: list[str]) -> None:
+    """Kill what is left in directories that were made for the container, and remove them (a second's patience)."""
+    for directory in made:
         for _ in range(_REMOVE_TRIES):
             try:
                 os.rmdir(directory)
             except FileNotFoundError:
                 break
             except OSError as error:
-                if error.errno == errno_module.EBUSY:
-                    time.sleep(0.005)
-                    continue
-                raise HostError(f"cgroup {directory}: {error.strerror}", error.errno or 0) from error
+                if error.errno not in (errno_module.EBUSY, errno_module.ENOTEMPTY):
+                    raise HostError(f"cgroup {directory}: {error.strerror}", error.errno or 0) from error
+                _kill_all(directory)
+                time.sleep(0.005)
             else:
                 break
         else:
-            raise HostError(f"cgroup {directory}: still busy: a process is left in it", errno_module.EBUSY)
+            raise HostError(f"cgroup {directory}: still busy: a process in it does not die", errno_module.EBUSY)
+
+
+def _kill_all(directory: str) -> None:
+    for line in _read(f"{directory}/cgroup.procs").split():
+        try:
+            os.kill(int(line), 9)
+        except OSError:
+            continue  # gone, or not ours to kill: then rmdir says so
 
 
 def _read(path: str) -> str:

@@ -44,12 +44,12 @@ def hierarchies(mountinfo: str, own_cgroups: str) -> list[Hierarchy]:
         if rest_fields[0] == "cgroup2":
             unified = unified or Hierarchy(mount, frozenset(), _relative(own.get("", "/"), root), unified=True)
             continue
-        names = frozenset(
+        controllers = frozenset(
             option for option in rest_fields[2].split(",") if option in _V1_CONTROLLERS or option.startswith("name=")
         )
-        if names and names not in found:
-            path = next((own[name] for name in names if name in own), "/")
-            found[names] = Hierarchy(mount, names, _relative(path, root), unified=False)
+        if controllers and controllers not in found:
+            path = next((own[name] for name in controllers if name in own), "/")
+            found[controllers] = Hierarchy(mount, controllers, _relative(path, root), unified=False)
     if found:
         return list(found.values())
     return [unified] if unified else []

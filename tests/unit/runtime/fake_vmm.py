@@ -12,6 +12,7 @@ import signal
 import socket
 import sys
 import time
+import warnings  # noqa: F401 - os.execvpe imports it, which a chroot would hinder
 
 
 def main() -> None:

@@ -1,0 +1,315 @@
+"""`create`, step by step. What each step leaves behind is in state.json before the step is taken (see `undo`).
+
+    claim id ▸ state "creating" ▸ boot VMM ▸ state + pid ▸ cgroup (while it boots) ▸ guest ready ▸ hooks, sysctls
+    ▸ pid file ▸ state "created"
+
+A creator that dies before the guest was ready takes the VMM with it (nobody reads `ready`); one that dies later leaves
+state "creating" with nobody holding the lock: the next command on that id undoes it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from runtime import fastjson, launcher, vmm
+from runtime import plan as planning
+from runtime.errors import HostError, InvalidSpec, LiteboxError
+from runtime.host import facts, namespaces, rootless
+from runtime.host.cgroups import manager
+from runtime.log import rfc3339
+from runtime.store import CONTROL_SOCKET, alive, start_time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from runtime.host.cgroups.resources import Setting
+    from runtime.plan import Plan
+    from runtime.store import Entry, Store
+
+    Json = dict[str, Any]
+
+CONFIG_FILE = "config.json"
+MAX_CONFIG = 16 << 20
+_SPEC_VERSION = "1.3.0"
+
+
+class Request:
+    """What is to be created."""
+
+    __slots__ = (
+        "bundle",
+        "config",
+        "controlling_terminal",
+        "debug",
+        "files",
+        "id",
+        "log_fd",
+        "new_session",
+        "pid_file",
+        "rootless",
+        "stdio",
+        "systemd_cgroup",
+        "trace",
+        "window",
+    )
+
+    def __init__(self, id: str, bundle: str, stdio: tuple[int | None, int | None, int | None]) -> None:
+        self.id = id
+        self.bundle = os.path.abspath(bundle)
+        self.stdio = stdio
+        self.config: Json | None = None
+        self.pid_file: str | None = None
+        self.files: tuple[int, ...] = ()
+        self.log_fd: int | None = None
+        self.new_session = True
+        self.controlling_terminal: int | None = None
+        self.window: tuple[int, int] | None = None
+        self.trace = False
+        self.systemd_cgroup = False
+        self.rootless: bool | None = None
+        self.debug = False
+
+
+def read_config(bundle: str) -> Json:
+    """config.json of a bundle: parsed, not yet validated."""
+    path = os.path.join(bundle, CONFIG_FILE)
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise InvalidSpec(f"{path}: {error.strerror}; a bundle is a folder with {CONFIG_FILE}") from error
+    with open(fd, "rb") as file:
+        try:
+            data = file.read(MAX_CONFIG + 1)
+        except OSError as error:
+            raise InvalidSpec(f"{path}: {error.strerror}") from error
+    if len(data) > MAX_CONFIG:
+        raise InvalidSpec(f"{path}: found more than {MAX_CONFIG >> 20} MiB; allowed: at most {MAX_CONFIG >> 20} MiB")
+    try:
+        config = fastjson.loads(data)
+    except ValueError as error:
+        raise InvalidSpec(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict):
+        raise InvalidSpec(f"{path}: found {type(config).__name__}; allowed: an object")
+    return config
+
+
+def validate(config: Json) -> None:
+    """Against runtime-spec. InvalidSpec with the JSON path, what was found and what is allowed."""
+    from oci_spec.validate import check_config
+
+    problems = check_config(config)
+    if problems:
+        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+        raise InvalidSpec(f"config.json: {problems[0]}{more}")
+
+
+def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
+    """Do it all; returns the state. After an error nothing is left."""
+    config = read_config(request.bundle) if request.config is None else request.config
+    validate(config)
+    launcher.check_files(request.files)
+    plan = planning.make(config, request.id, request.bundle, facts.gather(), files=len(request.files))
+    if request.debug:
+        plan.debug = True
+    plan.container["trace"] = request.trace
+    if request.window and request.window != (0, 0):
+        plan.container["process"]["rows"], plan.container["process"]["columns"] = request.window
+    if not plan.container["process"]:
+        raise InvalidSpec("config.json: process: found nothing; allowed: an object that says what to run")
+    _complete_environment(plan, request)
+    for warning in plan.warnings:
+        log(warning)
+
+    lacking = rootless.lacks_rights()
+    groups = manager.locate(plan.cgroups_path, request.id, systemd=request.systemd_cgroup)
+    settings = manager.settings_for(groups, plan.resources)
+    state: Json = {
+        "version": 1,
+        "id": request.id,
+        "phase": "creating",
+        "pid": 0,
+        "start_time": 0,
+        "bundle": request.bundle,
+        "rootfs": plan.rootfs,
+        "created": rfc3339(time.time()),
+        "owner": _owner(),
+        "annotations": config.get("annotations") or {},
+        "process": plan.process,
+        "hooks": plan.hooks,
+        "cgroups": groups.directories,
+        "cgroups_made": manager.missing(groups),
+        "resources": plan.resources,
+        "rootless": lacking,
+        "last_status": "created",
+    }
+    entry = store.claim(request.id, lambda old_entry, old_state: undo(old_entry, old_state, log))
+    with entry:
+        try:
+            entry.write(state)
+            if rootless.needed(request.rootless):
+                rootless.enter(plan.uid_gid_mappings)
+                plan.uid_gid_mappings = None
+            _bring_up(entry, request, plan, state, groups, settings, log)
+            state["phase"] = "created"
+            entry.write(state)
+            if request.pid_file:
+                write_pid_file(request.pid_file, state["pid"])
+        except BaseException:
+            state["phase"] = "creating"
+            undo(entry, state, log)
+            entry.remove()
+            raise
+    return state
+
+
+def _bring_up(
+    entry: Entry,
+    request: Request,
+    plan: Plan,
+    state: Json,
+    groups: manager.Cgroups,
+    settings: list[Setting],
+    log: Callable[[str], None],
+) -> None:
+    control = vmm.listen(entry.fd, CONTROL_SOCKET)
+    try:
+        boot = launcher.boot(
+            plan,
+            request.stdio,
+            control=control,
+            log=log,
+            log_fd=request.log_fd,
+            files=request.files,
+            new_session=request.new_session,
+            controlling_terminal=request.controlling_terminal,
+            before_exec=_host_side(plan, log),
+        )
+    finally:
+        control.close()
+    try:
+        state["pid"], state["start_time"] = boot.pid, start_time(boot.pid)
+        entry.write(state)
+        manager.make(groups, boot.pid, settings, may_lack=state["rootless"], log=log)
+        boot.wait_ready()
+        if plan.hooks or plan.host_sysctl:
+            _hooks_and_sysctls(plan, state)
+    finally:
+        boot.close()
+    if not alive(state["pid"], state["start_time"]):
+        raise HostError("litebox-vmm ended right after the guest was ready")
+
+
+def _hooks_and_sysctls(plan: Plan, state: Json) -> None:
+    from runtime.host import hooks
+
+    document = {
+        "ociVersion": _SPEC_VERSION,
+        "id": state["id"],
+        "status": "creating",
+        "pid": state["pid"],
+        "bundle": state["bundle"],
+        "annotations": state["annotations"],
+    }
+    hooks.run(plan.hooks.get("prestart") or [], "prestart", document)
+    hooks.run(plan.hooks.get("createRuntime") or [], "createRuntime", document)
+    if plan.host_sysctl:
+        namespaces.write_sysctl(state["pid"], plan.host_sysctl)
+    if plan.hooks.get("createContainer"):
+        kinds = [kind for kind in ("network", "ipc", "uts") if any(n.type == kind for n in plan.namespaces)]
+        enter = namespaces.entering(state["pid"], kinds)
+        hooks.run(plan.hooks["createContainer"], "createContainer", document, enter=enter)
+
+
+def _complete_environment(plan: Plan, request: Request) -> None:
+    """HOME, as runc sets it when config.json does not; LISTEN_FDS for the descriptors handed through."""
+    process = plan.container["process"]
+    environment: list[str] = process["env"]
+    additions = []
+    if not any(entry.startswith("HOME=") for entry in environment):
+        additions.append(f"HOME={_home(plan.rootfs, process['uid'])}")
+    if request.files and "LISTEN_FDS" in os.environ:
+        additions += [f"LISTEN_FDS={os.environ['LISTEN_FDS']}", "LISTEN_PID=1"]
+    process["env"] = environment + additions
+
+
+def _home(rootfs: str, uid: int) -> str:
+    from runtime.host import mounts
+
+    try:
+        root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return "/"
+    try:
+        text = mounts.read_file(root, "etc/passwd").decode("utf-8", "replace")
+    finally:
+        os.close(root)
+    for line in text.splitlines():
+        fields = line.split(":")
+        if len(fields) >= 6 and fields[2] == str(uid):
+            return fields[5] or "/"
+    return "/"
+
+
+def _host_side(plan: Plan, log: Callable[[str], None]) -> Callable[[], None] | None:
+    """What the VMM process inherits: oom score, scheduling, I/O priority. Runs in the child, before exec."""
+    wanted = plan.process
+    keys = ("oomScoreAdj", "scheduler", "ioPriority", "execCPUAffinity")
+    if all(wanted.get(key) is None for key in keys):
+        return None
+
+    def apply() -> None:
+        from runtime.host import scheduling
+
+        scheduling.apply(wanted, log)
+
+    return apply
+
+
+def _owner() -> str:
+    if os.geteuid() == 0:
+        return "root"
+    import pwd
+
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
+
+
+def write_pid_file(path: str, pid: int) -> None:
+    """Atomically: whoever waits for the file finds the number in it."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name}")
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(fd, str(pid).encode())
+        finally:
+            os.close(fd)
+        os.rename(temporary, path)
+    except OSError as error:
+        raise HostError(f"--pid-file {path}: {error.strerror}", error.errno or 0) from error
+
+
+def undo(entry: Entry, state: Json, log: Callable[[str], None]) -> None:
+    """Free what a create that did not finish holds, as far as its state says. The caller removes the directory."""
+    from runtime.lifecycle import kill_vmm
+
+    kill_vmm(state["pid"], state["start_time"])
+    if state["pid"]:
+        try:
+            os.waitpid(state["pid"], 0)
+        except ChildProcessError:
+            pass  # not ours: a create of another process, which crashed
+    try:
+        manager.remove(state["cgroups_made"])
+    except LiteboxError as error:
+        log(f"{entry.path}: {error}")
+    if state["hooks"].get("poststop") and state["pid"]:
+        from runtime.host.hooks import run_all
+
+        document = {"ociVersion": _SPEC_VERSION, "id": state["id"], "status": "stopped", "bundle": state["bundle"]}
+        run_all(state["hooks"]["poststop"], "poststop", document, log)
