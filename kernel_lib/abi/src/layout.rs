@@ -35,6 +35,8 @@ pub const MAX_VCPUS: usize = 64;
 /// Offsets within a vCPU's area. The TSS page ends with the I/O permission bitmap.
 pub const CPU_TSS: u64 = 0;
 pub const CPU_DATA: u64 = 0x1000;
+/// KVM's paravirtual end-of-interrupt word of this vCPU (MSR_KVM_PV_EOI_EN): bit 0 set means that clearing it ends the interrupt.
+pub const CPU_PV_EOI: u64 = 0x1ff8;
 /// Tops of stacks: ring 0 (TSS.RSP0), interrupts (IST 1), and the ring-3 stacks on which exceptions and interrupts arrive.
 pub const CPU_RING0_TOP: u64 = 0x3000;
 pub const CPU_IST_TOP: u64 = 0x4000;

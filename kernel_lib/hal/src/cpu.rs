@@ -358,6 +358,15 @@ pub(crate) fn answer_deferred() {
     }
 }
 
+/// Ends the interrupt: by the paravirtual word where the host set it (no exit), else at the local APIC.
+fn end_of_interrupt() {
+    // SAFETY: a word of this vCPU's own area, shared with the host only.
+    let word = unsafe { &*((area(id()) + layout::CPU_PV_EOI) as *const AtomicU32) };
+    if word.swap(0, Ordering::SeqCst) & 1 == 0 {
+        apic_write(APIC_EOI, 0);
+    }
+}
+
 /// Handles an interrupt. `frame_in_use`: an exception's frame still lies on the ring-0 stack, so INT 4 must wait.
 pub(crate) fn interrupt(number: u8, frame_in_use: bool) {
     let cpu = percpu();
@@ -373,7 +382,7 @@ pub(crate) fn interrupt(number: u8, frame_in_use: bool) {
         _ => cpu.pending.store(1, Ordering::SeqCst),
     }
     if number != vector::SPURIOUS {
-        apic_write(APIC_EOI, 0);
+        end_of_interrupt();
     }
 }
 

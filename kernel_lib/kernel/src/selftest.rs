@@ -129,6 +129,11 @@ impl Upcalls for SelfTest {
             cpu::idle(Some(time::monotonic() + 200_000));
         }
         lap("idle with a timer of 200 us", 100);
+        for _ in 0..200 {
+            cpu::set_timer(time::monotonic() + 1);
+            while !cpu::take_timer_fired() {}
+        }
+        lap("timer interrupt while busy", 200);
         let mut table = PageTable::new().expect("memory");
         let mut flush = Flush::new();
         let program = Frame::zeroed().expect("memory");
