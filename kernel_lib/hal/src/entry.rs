@@ -9,8 +9,6 @@ use core::arch::global_asm;
 use core::sync::atomic::Ordering;
 
 global_asm!(include_str!("entry.s"), options(att_syntax));
-#[cfg(not(test))]
-global_asm!(include_str!("memory.s"), options(att_syntax));
 
 extern "C" {
     fn hal_entry_system_call();

@@ -9,6 +9,9 @@ use core::arch::global_asm;
 #[cfg(feature = "selftest")]
 mod selftest;
 
+// What the compiler expects a C library to have.
+global_asm!(include_str!("memory.s"), options(att_syntax));
+
 #[global_allocator]
 static HEAP: hal::heap::Heap = hal::heap::Heap::new();
 
