@@ -43,17 +43,19 @@ const char *error_name(int error)
 
 const char *signal_name(int number)
 {
-	static _Thread_local char name[24];
+	static _Thread_local char names[4][24]; /* in turn, so that one line may name several */
+	static _Thread_local unsigned turn;
+	char *name = names[turn++ % 4];
 	const char *abbreviation = sigabbrev_np(number);
 
 	if (number == 0)
 		return "0";
 	if (number >= SIGRTMIN)
-		snprintf(name, sizeof name, "SIGRTMIN+%d", number - SIGRTMIN);
+		snprintf(name, sizeof names[0], "SIGRTMIN+%d", number - SIGRTMIN);
 	else if (abbreviation)
-		snprintf(name, sizeof name, "SIG%s", abbreviation);
+		snprintf(name, sizeof names[0], "SIG%s", abbreviation);
 	else
-		snprintf(name, sizeof name, "signal %d", number);
+		snprintf(name, sizeof names[0], "signal %d", number);
 	return name;
 }
 

@@ -20,6 +20,9 @@ HERE = Path(__file__).parent
 CASE = re.compile(r"^CASE\((\w+)\)", re.MULTILINE)
 DYNAMIC = re.search(r"^DYNAMIC = (.*)$", (HERE / "Makefile").read_text(), re.MULTILINE)
 
+# Programs that run once more in another folder: on the tmpfs of /tmp besides the root file system.
+ELSEWHERE = {f"{name}.tmpfs": (name, "/tmp") for name in ("files", "names", "locks", "inotify", "memory")}
+
 Sections = dict[str, str]
 
 
@@ -31,6 +34,7 @@ def programs() -> Iterator[tuple[str, list[str]]]:
             yield source.stem, cases
             if source.stem in dynamic:
                 yield f"{source.stem}.dyn", cases
+            yield from ((name, cases) for name, (program, _) in ELSEWHERE.items() if program == source.stem)
 
 
 def deviations(runtime: str) -> dict[tuple[str, str], str]:
@@ -77,8 +81,9 @@ def executed(
 
     @functools.cache
     def execute(side: str, program: str) -> tuple[bundles.Completed, Sections]:
-        bundle = bundles.busybox_bundle(tmp_path_factory.mktemp(side), [folder / program])
-        bundle.configure([f"/bin/{program}"], cwd="/work")
+        name, cwd = ELSEWHERE.get(program, (program, "/work"))
+        bundle = bundles.busybox_bundle(tmp_path_factory.mktemp(side), [folder / name])
+        bundle.configure([f"/bin/{name}"], cwd=cwd)
         completed = (oracle if side == "native" else runtime).run(bundle)
         return completed, sections(completed.stdout)
 

@@ -320,8 +320,9 @@ CASE(futex_shared_between_processes)
 	}
 	until_asleep(child);
 	num("private wake does not reach it", futex(&words[0], FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0));
-	num("shared wake does", futex(&words[0], FUTEX_WAKE, 1, NULL, NULL, 0));
+	long woken = futex(&words[0], FUTEX_WAKE, 1, NULL, NULL, 0);
 	reap(child);
+	num("shared wake does", woken);
 }
 
 CASE(futex_in_a_shared_file)
@@ -338,8 +339,9 @@ CASE(futex_in_a_shared_file)
 		_exit(0);
 	}
 	until_asleep(child);
-	num("wake", futex(&here[1025], FUTEX_WAKE, 1, NULL, NULL, 0));
+	long woken = futex(&here[1025], FUTEX_WAKE, 1, NULL, NULL, 0);
 	reap(child);
+	num("wake", woken);
 }
 
 static void wake_up(int number) { (void)number; }
@@ -373,15 +375,14 @@ CASE(futex_pi)
 		shared[1] = 1;
 		until_changed(&shared[2], 0);
 		nap(10);
-		num("child unlocks", futex(shared, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0));
-		_exit(0);
+		_exit(futex(shared, FUTEX_UNLOCK_PI, 0, NULL, NULL, 0) != 0);
 	}
 	until_changed(&shared[1], 0);
 	num("timed out", futex(shared, FUTEX_LOCK_PI, 0, &past, NULL, 0));
 	shared[2] = 1;
 	must(futex(shared, FUTEX_LOCK_PI, 0, NULL, NULL, 0));
 	yes("then mine", (shared[0] & FUTEX_TID_MASK) == gettid());
-	reap(child);
+	status("child unlocked", reap(child));
 }
 
 CASE(priority_inheritance_mutex)
