@@ -238,7 +238,12 @@ pub unsafe fn boot() {
 }
 
 /// First thing on another vCPU.
-pub fn init_apic() {
+pub fn started(cpu: usize) -> ! {
+    init_apic();
+    crate::upcall::get().cpu_started(cpu)
+}
+
+fn init_apic() {
     apic_write(APIC_SPURIOUS, 0x100 | u32::from(vector::SPURIOUS));
     apic_write(APIC_TIMER_DIVIDE, 0xb);
     apic_write(APIC_TIMER, u32::from(vector::TIMER));

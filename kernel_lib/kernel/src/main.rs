@@ -36,8 +36,7 @@ global_asm!(
 #[no_mangle]
 extern "C" fn litebox_main(cpu: usize) -> ! {
     if cpu != 0 {
-        hal::cpu::init_apic();
-        libos::UPCALLS.start_cpu(cpu)
+        hal::cpu::started(cpu)
     }
     // SAFETY: the first instructions of the guest.
     unsafe { hal::cpu::boot() };

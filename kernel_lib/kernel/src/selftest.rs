@@ -91,6 +91,36 @@ static SPACE: SpinLock<Option<PageTable>> = SpinLock::new(None);
 static IDLE: SpinLock<Option<Arc<Body>>> = SpinLock::new(None);
 static MARK: AtomicU64 = AtomicU64::new(0);
 static TICKS: AtomicU64 = AtomicU64::new(0);
+/// Progress of the second vCPU.
+static OTHER: AtomicU64 = AtomicU64::new(0);
+const SHARED: u64 = 0x50_0000;
+
+fn wait_for_other(at_least: u64) {
+    while OTHER.load(Ordering::SeqCst) < at_least {
+        core::hint::spin_loop();
+    }
+}
+
+/// A second vCPU: started, flushed from afar, woken.
+fn two_cpus() {
+    lap("", 0);
+    cpu::start(1);
+    wait_for_other(1);
+    lap("start of a second vCPU", 1);
+    let mut space = SPACE.lock();
+    let table = space.as_mut().expect("set");
+    let mut flush = Flush::new();
+    table.unmap(SHARED, SHARED + 4096, &mut flush);
+    table.flush(flush);
+    drop(space);
+    wait_for_other(2);
+    lap("page taken away on two vCPUs", 1);
+    for round in 3..1003 {
+        cpu::kick(1);
+        wait_for_other(round);
+    }
+    lap("wake-up of an idle vCPU", 1000);
+}
 
 fn say(text: &str) {
     cpu::debug(text);
@@ -149,13 +179,25 @@ impl Upcalls for SelfTest {
         body.thread.set_root(Some(table.root().clone()));
         *SPACE.lock() = Some(table);
         thread::switch_to(body);
+        if cpu::count() > 1 {
+            two_cpus();
+        }
         say("ok");
         cpu::exit(0)
     }
 
     fn cpu_started(&self, _cpu: usize) -> ! {
+        let idle = Arc::new(Body { thread: Thread::boot() });
+        thread::become_idle(idle.clone());
+        idle.thread.set_root(SPACE.lock().as_ref().map(|table| table.root().clone()));
+        idle.thread.activate();
+        OTHER.store(1, Ordering::SeqCst);
+        // Reads a page until it is taken away under us.
+        while hal::user::load_u32(SHARED).is_ok() {}
+        OTHER.store(2, Ordering::SeqCst);
         loop {
             cpu::idle(None);
+            OTHER.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -195,7 +237,7 @@ impl Upcalls for SelfTest {
     }
 
     fn copy_fault(&self, access: Access) -> bool {
-        if !(0x50_0000..0x70_0000).contains(&access.address) {
+        if access.address == SHARED && OTHER.load(Ordering::SeqCst) != 0 || !(0x50_0000..0x70_0000).contains(&access.address) {
             return false;
         }
         let mut flush = Flush::new();

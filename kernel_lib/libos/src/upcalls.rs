@@ -12,10 +12,6 @@ impl LibraryOs {
     pub fn start(&self) -> ! {
         self.boot()
     }
-    /// Another vCPU's first step.
-    pub fn start_cpu(&self, cpu: usize) -> ! {
-        self.cpu_started(cpu)
-    }
 }
 
 impl Upcalls for LibraryOs {
