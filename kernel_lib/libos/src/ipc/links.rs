@@ -1,5 +1,7 @@
 //! What pipes, sockets and terminals ask of the process, signal and file families, in one place.
 
+use super::fifo::InodeKey;
+use crate::errno::Errno;
 use crate::process::Task;
 use crate::sched;
 use crate::SysResult;
@@ -26,4 +28,14 @@ pub fn broken_pipe() {}
 /// ended the wait.
 pub fn with_mask(_task: &Arc<Task>, _mask: Option<u64>, wait: impl FnOnce() -> SysResult) -> SysResult {
     wait()
+}
+
+/// bind(2) to a path: makes a socket inode there (mode 0777 without the umask). EADDRINUSE when the name is taken.
+pub fn make_socket(_path: &[u8]) -> Result<InodeKey, Errno> {
+    Err(crate::errno::EOPNOTSUPP)
+}
+
+/// The inode of a socket's path that the caller may write to. ECONNREFUSED when it is no socket.
+pub fn find_socket(_path: &[u8]) -> Result<InodeKey, Errno> {
+    Err(crate::errno::ENOENT)
 }

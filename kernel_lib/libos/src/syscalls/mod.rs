@@ -5,6 +5,7 @@
 mod event;
 mod pipe;
 mod poll;
+mod socket;
 
 use crate::errno::ENOSYS;
 use crate::process::Task;
@@ -78,6 +79,7 @@ const FAMILIES: &[&[Entry]] = &[
     event::CALLS,
     pipe::CALLS,
     poll::CALLS,
+    socket::CALLS,
 ];
 
 const fn assemble() -> [Option<Entry>; NUMBERS] {

@@ -1,0 +1,264 @@
+//! How connections begin and end: on the host, or between two sockets of this guest.
+
+use super::address::Endpoint;
+use super::local::{self, LocalEnd};
+use super::{request, HostSocket, NO_HANDLE};
+use crate::errno::{Errno, EAGAIN, EALREADY, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EOPNOTSUPP, ETIMEDOUT};
+use crate::fs::Events;
+use crate::host;
+use crate::net::channel::Channel;
+use crate::net::message::Wait;
+use crate::net::options::{SOL_SOCKET, SO_ERROR};
+use crate::net::socket::{Socket, AF_INET6};
+use alloc::collections::VecDeque;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// What may be under way in each direction of a connection inside the guest.
+const CAPACITY: usize = 256 << 10;
+const MAX_BACKLOG: u32 = 4096;
+const SHUT_READ: u64 = 0;
+const SHUT_WRITE: u64 = 1;
+const SHUT_BOTH: u64 = 2;
+
+impl LocalEnd {
+    pub fn poll(&self, error: bool) -> Events {
+        let mut events = Events::default();
+        let ended = self.incoming.is_write_closed() || self.incoming.is_read_closed();
+        let shut = self.outgoing.is_write_closed();
+        if self.incoming.used() > 0 || ended {
+            events |= Events::IN | Events::RDNORM;
+        }
+        if ended {
+            events |= Events::RDHUP;
+        }
+        if ended && shut {
+            events |= Events::HUP;
+        }
+        if self.outgoing.can_write() || shut {
+            events |= Events::OUT | Events::WRNORM;
+        }
+        if error || self.incoming.has_error() {
+            events |= Events::ERR | Events::HUP | Events::IN | Events::RDNORM | Events::RDHUP;
+        }
+        events
+    }
+}
+
+impl HostSocket {
+    pub(super) fn start_listening(&self, backlog: i32) -> Result<(), Errno> {
+        if self.local().is_some() {
+            return Err(EINVAL);
+        }
+        let handle = self.handle()?;
+        request::listen(handle, backlog)?;
+        self.backlog.store((backlog as u32).min(MAX_BACKLOG), Ordering::Relaxed);
+        if self.listening.swap(true, Ordering::AcqRel) || !self.is_tcp() {
+            return Ok(());
+        }
+        let endpoint = request::name(handle, false).ok().as_deref().and_then(Endpoint::parse);
+        if let (Some(endpoint), Some(myself)) = (endpoint, self.myself.upgrade()) {
+            local::add(&myself, endpoint, self.domain, self.domain == AF_INET6 && self.only_v6());
+        }
+        Ok(())
+    }
+
+    pub(super) fn connect_to(&self, address: &[u8], nonblocking: bool) -> Result<(), Errno> {
+        if self.local().is_some() {
+            return Err(EISCONN);
+        }
+        if self.is_tcp() && self.connect_inside(address)? {
+            return Ok(());
+        }
+        let handle = self.handle()?;
+        let wait = self.send_wait(nonblocking);
+        let deadline = wait.deadline();
+        match request::connect(handle, address) {
+            Err(EINPROGRESS | EALREADY) if !nonblocking => {}
+            // What was cached told of the socket before.
+            outcome => {
+                if self.readiness.is_watched() {
+                    self.watch(handle);
+                }
+                return outcome;
+            }
+        }
+        self.watch(handle);
+        self.wait_for(handle, Events::OUT, &wait, deadline).map_err(|error| if error == EAGAIN { EINPROGRESS } else { error })?;
+        let error = request::option(handle, SOL_SOCKET, SO_ERROR, &[0; 4])?;
+        match crate::net::options::int(&error)? {
+            0 => Ok(()),
+            110 => Err(ETIMEDOUT),
+            error => Err(Errno(error)),
+        }
+    }
+
+    /// Connects to a listener of this guest, if there is one at the address: whether it did.
+    fn connect_inside(&self, address: &[u8]) -> Result<bool, Errno> {
+        let family = address.first_chunk().map_or(0, |bytes| i32::from(u16::from_ne_bytes(*bytes)));
+        if family != self.domain || self.listening.load(Ordering::Acquire) {
+            return Ok(false);
+        }
+        let Some(target) = Endpoint::parse(address).map(Endpoint::or_loopback) else { return Ok(false) };
+        let Some(listener) = local::find(&target) else { return Ok(false) };
+        let Some(myself) = self.myself.upgrade() else { return Ok(false) };
+        // A socket that is bound, or on its way to somewhere, has a host socket that says so.
+        let own = match self.known_handle() {
+            None => Endpoint { address: target.address, port: local::ephemeral_port() },
+            Some(handle) => {
+                if request::name(handle, true) != Err(ENOTCONN) {
+                    return Ok(false);
+                }
+                let bound = request::name(handle, false).ok().as_deref().and_then(Endpoint::parse);
+                match bound {
+                    Some(bound) if bound.port != 0 && !bound.is_any() && !bound.is_loopback() => return Ok(false),
+                    Some(bound) if bound.port != 0 => Endpoint { address: target.address, port: bound.port },
+                    _ => Endpoint { address: target.address, port: local::ephemeral_port() },
+                }
+            }
+        };
+        let server = Self::new(listener.domain, listener.kind, listener.protocol, NO_HANDLE);
+        server.inherit_options(&listener);
+        let (mine, theirs) = (&self.readiness.queue, &server.readiness.queue);
+        let there = Channel::new(CAPACITY, mine, theirs);
+        let back = Channel::new(CAPACITY, theirs, mine);
+        *server.local.lock() = Some(Arc::new(LocalEnd {
+            incoming: there.clone(),
+            outgoing: back.clone(),
+            own: target,
+            peer: own,
+            reset: AtomicBool::new(false),
+        }));
+        {
+            let mut pending = listener.pending.lock();
+            // A full backlog: the kernel would let the handshake wait; the host's own queue does that.
+            if listener.closed.load(Ordering::Acquire) || pending.len() > listener.backlog.load(Ordering::Relaxed) as usize {
+                return Ok(false);
+            }
+            *myself.local.lock() =
+                Some(Arc::new(LocalEnd { incoming: back, outgoing: there, own, peer: target, reset: AtomicBool::new(false) }));
+            pending.push_back(server);
+        }
+        listener.readiness.queue.wake_for((Events::IN | Events::RDNORM).0);
+        self.readiness.queue.wake_for((Events::OUT | Events::WRNORM).0);
+        Ok(true)
+    }
+
+    fn take_pending(&self) -> Option<(Arc<dyn Socket>, Vec<u8>)> {
+        let socket = self.pending.lock().pop_front()?;
+        let address = socket.local().map_or_else(Vec::new, |end| end.peer.encode(self.domain));
+        Some((socket, address))
+    }
+
+    pub(super) fn accept_one(&self, nonblocking: bool) -> Result<(Arc<dyn Socket>, Vec<u8>), Errno> {
+        if self.is_message() {
+            return Err(EOPNOTSUPP);
+        }
+        let wait = self.receive_wait(nonblocking);
+        let deadline = wait.deadline();
+        loop {
+            if let Some(accepted) = self.take_pending() {
+                return Ok(accepted);
+            }
+            let handle = self.handle()?;
+            // Watched and nothing there: no need to ask the host before sleeping.
+            let idle = !wait.nonblocking && self.readiness.known(false).is_some_and(|bits| bits & Events::IN.0 == 0);
+            if !idle {
+                let mark = self.readiness.begin();
+                match request::accept(handle) {
+                    Ok((new, address)) => {
+                        self.readiness.received(mark, false);
+                        let socket = Self::new(self.domain, self.kind, self.protocol, new);
+                        socket.options.inherit(&self.options);
+                        return Ok((socket, address));
+                    }
+                    Err(EAGAIN) => self.readiness.received(mark, true),
+                    Err(error) => return Err(error),
+                }
+            }
+            if wait.nonblocking {
+                return Err(EAGAIN);
+            }
+            self.wait_accept(handle, &wait, deadline)?;
+        }
+    }
+
+    fn wait_accept(&self, handle: u32, wait: &Wait, deadline: Option<u64>) -> Result<(), Errno> {
+        let wanted = (Events::IN | Events::ERR | Events::HUP).0;
+        if !self.readiness.is_watched() && self.watch(handle) & wanted != 0 {
+            return Ok(());
+        }
+        let ready = || {
+            let there = self.readiness.bits() & wanted != 0 || !self.pending.lock().is_empty();
+            (there || self.closed.load(Ordering::Relaxed)).then_some(())
+        };
+        wait.sleep(&self.readiness.queue, deadline, ready)
+    }
+
+    pub(super) fn shut_down(&self, reading: bool, writing: bool) -> Result<(), Errno> {
+        if let Some(end) = self.local() {
+            if reading {
+                end.incoming.close_read();
+            }
+            if writing {
+                end.outgoing.close_write(None);
+            }
+            return Ok(());
+        }
+        let how = match (reading, writing) {
+            (true, true) => SHUT_BOTH,
+            (true, false) => SHUT_READ,
+            _ => SHUT_WRITE,
+        };
+        let outcome = request::shutdown(self.handle()?, how);
+        if self.listening.load(Ordering::Acquire) && reading && outcome.is_ok() {
+            self.stop_listening();
+        }
+        if self.readiness.is_watched() {
+            self.refresh();
+        }
+        self.readiness.queue.wake_all();
+        outcome
+    }
+
+    /// Connections that wait here are refused: their other ends see a reset.
+    fn stop_listening(&self) {
+        self.listening.store(false, Ordering::Release);
+        local::remove(self);
+        let pending: VecDeque<_> = core::mem::take(&mut *self.pending.lock());
+        for socket in pending {
+            if let Some(end) = socket.local() {
+                end.outgoing.close_write(Some(ECONNRESET));
+                end.incoming.close_read();
+            }
+        }
+    }
+
+    pub(super) fn shut_for_good(&self) {
+        self.closed.store(true, Ordering::Release);
+        if self.listening.load(Ordering::Acquire) {
+            self.stop_listening();
+        }
+        let end = self.local.lock().take();
+        if let Some(end) = end {
+            let unread = end.incoming.used() > 0;
+            end.outgoing.close_write(unread.then_some(ECONNRESET));
+            end.incoming.close_read();
+            end.incoming.clear();
+        }
+        let handle = self.handle.swap(NO_HANDLE, Ordering::AcqRel);
+        if handle != NO_HANDLE {
+            host::unlisten(handle);
+            request::close(handle);
+        }
+        self.readiness.queue.wake_all();
+    }
+
+    /// IPV6_V6ONLY.
+    fn only_v6(&self) -> bool {
+        const IPPROTO_IPV6: i32 = 41;
+        const IPV6_V6ONLY: i32 = 26;
+        self.option(IPPROTO_IPV6, IPV6_V6ONLY, &[0; 4]).is_ok_and(|value| value.first() != Some(&0))
+    }
+}
