@@ -115,6 +115,14 @@ fn append_to(handle: &Handle, vectors: &IoVectors<'_>) -> Answer {
     Ok(Reply::with(bytes, &[end]))
 }
 
+/// Present poll(2) events, the same bits as epoll's.
+pub(super) fn readiness(handle: &Handle) -> Result<u64, Errno> {
+    let mut list = [PollFd::new(handle, PollFlags::IN | PollFlags::OUT | PollFlags::RDHUP | PollFlags::PRI)];
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    poll(&mut list, Some(&now))?;
+    Ok(list.iter().map(|entry| u64::from(entry.revents().bits())).sum())
+}
+
 fn ready(handle: &Handle, events: PollFlags) -> Result<bool, Errno> {
     let mut list = [PollFd::new(handle, events)];
     let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };

@@ -110,11 +110,16 @@ impl Host {
     pub(super) fn watch(&self, request: &Request) -> Answer {
         let handle = self.handles.get(request.handle)?;
         match request.args[0] {
-            0 => self.watcher.forget(request.handle, &handle),
+            0 => {
+                self.watcher.forget(request.handle, &handle);
+                return Ok(Reply::of(0));
+            }
             1 => self.watcher.watch(request.handle, &handle, request.vcpu())?,
+            2 => {}
             _ => return Err(Errno::INVAL),
         }
-        Ok(Reply::of(0))
+        // Behind the registration: what becomes ready in between is told twice, never lost.
+        super::data::readiness(&handle).map(Reply::of)
     }
 }
 
