@@ -22,6 +22,7 @@ pub mod memory;
 pub mod memory_sys;
 pub mod plan;
 pub mod proxy;
+pub mod ready;
 pub mod server;
 pub mod services;
 pub mod vcpu;

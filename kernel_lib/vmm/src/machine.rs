@@ -15,13 +15,15 @@ use crate::backends::kvm::KvmMachine;
 use crate::backends::{kvm, signal, Machine};
 use crate::boot::{self, image, tables};
 use crate::clock::Clock;
-use crate::control::Control;
+use crate::control::listen::Listener;
+use crate::control::{Control, Parts};
 use crate::error::{During, HostError, Kind};
 use crate::events::Events;
 use crate::handles::{Handle, Handles, Kind as HandleKind};
 use crate::jail::descriptors;
 use crate::memory::GuestMemory;
 use crate::plan::{DescriptorKind, Plan, MAX_BYTES};
+use crate::ready::Ready;
 use crate::server::{Servers, FIRST_SERVERS};
 use crate::services::guest_memory::Ram;
 use crate::services::window::Window;
@@ -46,6 +48,8 @@ pub enum Notice {
     /// The guest ended with this exit status.
     Exit(u32),
     Failed(HostError),
+    /// Nobody waits for the container to become ready.
+    Abandoned,
 }
 
 /// What the plan's descriptors became.
@@ -109,24 +113,8 @@ fn prepare(plan: Plan) -> Result<i32, HostError> {
     }
     let mut inherited = Inherited::adopt(&plan)?;
     descriptors::close_others(inherited.all().map(AsRawFd::as_raw_fd).chain(crate::log::descriptor()))?;
-    let ready = inherited.ready.take();
-    match start(plan, inherited) {
-        Ok(running) => {
-            if let Some(ready) = &ready {
-                let _ = rustix::io::write(ready, b"{\"ok\":true}\n");
-            }
-            drop(ready);
-            running.wait()
-        }
-        Err(error) => {
-            if let Some(ready) = &ready {
-                let mut line = serde_json::json!({ "error": error.message, "kind": error.kind.name() }).to_string();
-                line.push('\n');
-                let _ = rustix::io::write(ready, line.as_bytes());
-            }
-            Err(error)
-        }
-    }
+    let ready = Arc::new(Ready::new(inherited.ready.take()));
+    start(plan, inherited, ready.clone()).and_then(Running::wait).inspect_err(|error| ready.fail(error))
 }
 
 /// A VM whose vCPU 0 runs.
@@ -144,7 +132,7 @@ struct Running {
     debug: bool,
 }
 
-fn start(plan: Plan, inherited: Inherited) -> Result<Running, HostError> {
+fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running, HostError> {
     signal::install()?;
     rustix::process::umask(rustix::fs::Mode::empty());
     let kernel =
@@ -189,7 +177,7 @@ fn start(plan: Plan, inherited: Inherited) -> Result<Running, HostError> {
         };
         handles.plan(number, Handle::new(fd, kind));
     }
-    let control = Arc::new(Control::new(events.clone()));
+    let control = Arc::new(Control::new(events.clone(), notices.clone(), ready));
     let host = Arc::new(Host {
         memory: memory.clone(),
         machine,
@@ -200,19 +188,27 @@ fn start(plan: Plan, inherited: Inherited) -> Result<Running, HostError> {
         ram: Ram::new(plan.memory, ram_end, dax_end),
         control: control.clone(),
         notifications: crate::services::notify::Notifications::default(),
-        notices: notices.clone(),
         has_proc: enter_descriptor_directory(),
     });
     let grow = notices.clone();
     let servers = Arc::new(Servers::new(host.clone(), doorbell, features.tsc_hz, Box::new(move || drop(grow.send(Notice::GrowServers)))));
     if plan.autostart {
-        control.send(&abi::config::ToGuest::Start);
+        control.start();
     }
+    let (gate, vcpus) = (Arc::<Gate>::default(), Arc::default());
+    control.attach(Parts {
+        host: Arc::downgrade(&host),
+        servers: Arc::downgrade(&servers),
+        gate: Arc::clone(&gate),
+        vcpus: Arc::clone(&vcpus),
+    });
+    let terminal = controlling_terminal(&plan, &host);
+    let listener = Listener::new(control, inherited.control, terminal)?;
     let mut running = Running {
         host,
         servers,
-        gate: Arc::default(),
-        vcpus: Arc::default(),
+        gate,
+        vcpus,
         clock,
         inbox,
         notices,
@@ -225,6 +221,9 @@ fn start(plan: Plan, inherited: Inherited) -> Result<Running, HostError> {
         running.spawn_server()?;
     }
     let watcher = running.host.clone();
+    if listener.is_needed() {
+        spawn("control", move || listener.serve())?;
+    }
     spawn("readiness", move || watcher.watcher.serve())?;
     running.start_vcpu(0, vcpu)?;
     Ok(running)
@@ -240,6 +239,15 @@ fn enter_descriptor_directory() -> bool {
         )
     };
     open().is_ok_and(|fd| rustix::process::fchdir(fd).is_ok())
+}
+
+/// PID 1's standard input, if it has a terminal and that is ours.
+fn controlling_terminal(plan: &Plan, host: &Host) -> Option<OwnedFd> {
+    let process = &plan.container.process;
+    let handle = host.handles.get(process.stdio[0]).ok().filter(|_| process.terminal)?;
+    let session = rustix::process::getsid(None).ok()?;
+    let ours = rustix::termios::tcgetsid(&*handle).is_ok_and(|owner| owner == session);
+    ours.then(|| handle.fd.try_clone().ok()).flatten()
 }
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), HostError> {
@@ -291,9 +299,14 @@ impl Running {
                 Ok(Notice::GrowServers) => self.spawn_server()?,
                 Ok(Notice::Exit(status)) => {
                     self.flush();
+                    self.host.control.finish(status << 8);
                     return Ok(status as i32);
                 }
-                Ok(Notice::Failed(error)) => return Err(error),
+                Ok(Notice::Failed(error)) => {
+                    self.host.control.finish((FAILED as u32) << 8);
+                    return Err(error);
+                }
+                Ok(Notice::Abandoned) => return Err(HostError::new(Kind::Host, "whoever created the container has died")),
                 Err(RecvTimeoutError::Timeout) => {
                     let _ = self.clock.update(&self.host.memory, CLOCK_PERIOD.as_nanos() as u64);
                     next_update = Instant::now() + CLOCK_PERIOD;

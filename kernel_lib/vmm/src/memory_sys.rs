@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use rustix::io::Errno;
 
-use crate::memory::IoVectors;
+use crate::memory::{Buffer, IoVectors};
 
 type Answer<T> = Result<T, Errno>;
 
@@ -39,10 +39,10 @@ pub fn write(fd: BorrowedFd<'_>, vectors: &IoVectors<'_>, offset: i64, flags: i3
     check(unsafe { libc::pwritev2(fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset, flags) })
 }
 
-/// getdents64(2) into checked guest memory.
-pub fn getdents(fd: BorrowedFd<'_>, buffer: *mut u8, bytes: u64) -> Answer<u64> {
-    // SAFETY: the caller got `buffer` from `GuestMemory::buffer` for `bytes` bytes.
-    check(unsafe { libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buffer, bytes) } as isize)
+/// getdents64(2) into guest memory.
+pub fn getdents(fd: BorrowedFd<'_>, buffer: &Buffer<'_>) -> Answer<u64> {
+    // SAFETY: the buffer is checked guest memory.
+    check(unsafe { libc::syscall(libc::SYS_getdents64, fd.as_raw_fd(), buffer.as_ptr(), buffer.bytes()) } as isize)
 }
 
 /// The two words of a file system's identity, which libc keeps private.

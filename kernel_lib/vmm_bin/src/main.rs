@@ -2,27 +2,32 @@
 
 use std::process::exit;
 
-const USAGE: &str = "usage: litebox-vmm run --plan FD\n       litebox-vmm proxy --socket FD";
+use vmm::proxy;
+
+const USAGE: &str = "usage: litebox-vmm run --plan FD
+       litebox-vmm proxy --socket FD [--exec ID --pid PID] [--terminal FD]
+       litebox-vmm --version";
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let (run, number) = match words.as_slice() {
-        ["run", "--plan", number] => (vmm::run as fn(i32) -> i32, number),
-        ["proxy", "--socket", number] => (vmm::proxy::run as fn(i32) -> i32, number),
+    match words.as_slice() {
+        ["run", "--plan", number] => {
+            if let Ok(number) = number.parse() {
+                exit(vmm::run(number));
+            }
+        }
+        ["proxy", rest @ ..] => {
+            if let Some(arguments) = proxy::Arguments::parse(rest) {
+                exit(proxy::run(&arguments));
+            }
+        }
         ["--version"] => {
             println!("litebox-vmm {}", env!("CARGO_PKG_VERSION"));
             return;
         }
-        _ => usage(),
-    };
-    match number.parse() {
-        Ok(number) => exit(run(number)),
-        Err(_) => usage(),
+        _ => {}
     }
-}
-
-fn usage() -> ! {
     eprintln!("{USAGE}");
-    exit(2)
+    exit(2);
 }

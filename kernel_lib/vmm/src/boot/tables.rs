@@ -122,7 +122,7 @@ mod tests {
         assert_eq!(directory_entry(LOCAL_APIC), DIRECT_MAP_PDS + 3 * PAGE_SIZE + 503 * 8);
         assert_eq!(directory_entry(DAX_WINDOW), DIRECT_MAP_PDS + 256 * PAGE_SIZE);
         assert!(directory_entry(DAX_WINDOW_END - 1) < APIC_TABLE);
-        assert!(APIC_TABLE + PAGE_SIZE <= SUBMISSION_RING);
+        const { assert!(APIC_TABLE + PAGE_SIZE <= SUBMISSION_RING) };
     }
 
     #[test]
@@ -130,6 +130,6 @@ mod tests {
         assert!(u64::from(tss_selector(MAX_VCPUS as u32)) <= PAGE_SIZE);
         let [low, high] = tss_descriptor(0x7f80_1234_5678);
         assert_eq!((low >> 16 & 0xff_ffff | (low >> 56) << 24 | high << 32, low & 0xffff), (0x7f80_1234_5678, TSS_LIMIT));
-        assert!(CPU_TSS + TSS_LIMIT < CPU_DATA);
+        const { assert!(CPU_TSS + TSS_LIMIT < CPU_DATA) };
     }
 }

@@ -19,7 +19,7 @@ pub enum Protection {
 
 impl GuestMemory {
     fn window_range(&self, gpa: u64, bytes: u64) -> Result<*mut u8, Errno> {
-        if gpa % PAGE_SIZE != 0 || bytes % PAGE_SIZE != 0 || bytes == 0 {
+        if !gpa.is_multiple_of(PAGE_SIZE) || !bytes.is_multiple_of(PAGE_SIZE) || bytes == 0 {
             return Err(Errno::INVAL);
         }
         self.window(gpa, bytes).map_err(|Fault| Errno::FAULT)
@@ -66,7 +66,7 @@ impl GuestMemory {
 
     /// Maps pages of the guest image privately over RAM (before the guest runs).
     pub fn map_image(&self, gpa: u64, bytes: u64, file: BorrowedFd<'_>, offset: u64) -> Result<(), Errno> {
-        if gpa % PAGE_SIZE != 0 || bytes % PAGE_SIZE != 0 || bytes == 0 {
+        if !gpa.is_multiple_of(PAGE_SIZE) || !bytes.is_multiple_of(PAGE_SIZE) || bytes == 0 {
             return Err(Errno::INVAL);
         }
         let start = self.ram(gpa, bytes).map_err(|Fault| Errno::FAULT)?;

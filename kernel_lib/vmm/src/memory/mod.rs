@@ -22,7 +22,7 @@ use abi::layout::{DAX_WINDOW, DAX_WINDOW_END, HIGH_RAM, LOW_RAM_END, PAGE_SIZE, 
 use crate::error::{During, HostError, Kind};
 
 pub use dax::Protection;
-pub use segments::{IoVectors, Reach};
+pub use segments::{Buffer, IoVectors, Reach};
 
 /// A guest-physical range that is not (all) memory: EFAULT to the guest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +92,13 @@ impl GuestMemory {
     pub fn back_ram(&self, start: u64, end: u64) -> Result<(), HostError> {
         use rustix::mm::{mmap_anonymous, MapFlags, ProtFlags};
         let in_one_part = end <= LOW_RAM_END || start >= HIGH_RAM;
-        if start < self.ram_end() || end <= start || end > RAM_END_MAX || !in_one_part || start % PAGE_SIZE != 0 || end % PAGE_SIZE != 0 {
+        if start < self.ram_end()
+            || end <= start
+            || end > RAM_END_MAX
+            || !in_one_part
+            || !start.is_multiple_of(PAGE_SIZE)
+            || !end.is_multiple_of(PAGE_SIZE)
+        {
             return Err(HostError::new(Kind::Memory, format!("bad RAM range {start:#x}..{end:#x}")));
         }
         let flags = MapFlags::PRIVATE | MapFlags::NORESERVE | MapFlags::FIXED;
@@ -194,7 +200,7 @@ impl GuestMemory {
     /// A structure made of atomics (`T: SharedLayout`).
     fn shared<T: SharedLayout>(&self, gpa: u64) -> Result<&T, Fault> {
         let pointer = self.ram(gpa, size_of::<T>() as u64)?;
-        if gpa % align_of::<T>() as u64 != 0 {
+        if !gpa.is_multiple_of(align_of::<T>() as u64) {
             return Err(Fault);
         }
         // SAFETY: mapped RAM for the life of `self`, aligned (`base` is 2 MiB aligned), and T consists of atomics only: any bytes are a
@@ -204,7 +210,7 @@ impl GuestMemory {
 
     /// Gives pages back to the host: they read as zeros from now on. Page-aligned RAM only.
     pub fn release(&self, gpa: u64, bytes: u64) -> Result<(), Fault> {
-        if gpa % PAGE_SIZE != 0 || bytes % PAGE_SIZE != 0 {
+        if !gpa.is_multiple_of(PAGE_SIZE) || !bytes.is_multiple_of(PAGE_SIZE) {
             return Err(Fault);
         }
         let start = self.ram(gpa, bytes)?.cast::<c_void>();
@@ -283,7 +289,7 @@ mod tests {
         memory.release(0x2000, 0x1000).unwrap();
         assert_eq!(memory.read::<u64>(0x2000), Ok(0));
         assert_eq!(memory.release(0x2001, 0x1000), Err(Fault));
-        assert_eq!(memory.release(0x2000, u64::MAX & !0xfff), Err(Fault));
+        assert_eq!(memory.release(0x2000, !0xfff), Err(Fault));
     }
 
     #[test]

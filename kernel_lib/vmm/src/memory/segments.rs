@@ -21,6 +21,23 @@ pub struct IoVectors<'a> {
     _memory: &'a GuestMemory,
 }
 
+/// A checked host address and length; as [`IoVectors`].
+pub struct Buffer<'a> {
+    pointer: *mut u8,
+    bytes: u64,
+    _memory: &'a GuestMemory,
+}
+
+impl Buffer<'_> {
+    pub fn as_ptr(&self) -> *mut u8 {
+        self.pointer
+    }
+
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
 impl IoVectors<'_> {
     pub fn as_ptr(&self) -> *const libc::iovec {
         self.vectors.as_ptr()
@@ -72,8 +89,8 @@ impl GuestMemory {
     }
 
     /// One buffer of RAM, for the calls that take an address and a length.
-    pub fn buffer(&self, gpa: u64, bytes: u64) -> Result<*mut u8, Fault> {
-        self.ram(gpa, bytes)
+    pub fn buffer(&self, gpa: u64, bytes: u64) -> Result<Buffer<'_>, Fault> {
+        Ok(Buffer { pointer: self.ram(gpa, bytes)?, bytes, _memory: self })
     }
 }
 

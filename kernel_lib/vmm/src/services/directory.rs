@@ -20,7 +20,7 @@ impl Host {
         let _turn = handle.position.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         worker.may_block();
         rustix::fs::seek(&*handle, SeekFrom::Start(cookie))?;
-        crate::memory_sys::getdents(handle.as_fd(), to, bytes).map(Reply::of)
+        crate::memory_sys::getdents(handle.as_fd(), &to).map(Reply::of)
     }
 
     pub(super) fn make(&self, request: &Request) -> Answer {

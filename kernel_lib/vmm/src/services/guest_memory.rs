@@ -63,7 +63,7 @@ impl Host {
     }
 
     fn grow_ram(&self, bytes: u64) -> Answer {
-        if bytes == 0 || bytes % HUGE != 0 {
+        if bytes == 0 || !bytes.is_multiple_of(HUGE) {
             return Err(Errno::INVAL);
         }
         let mut slots = self.ram.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +109,7 @@ impl Host {
     }
 
     fn grow_window(&self, bytes: u64) -> Answer {
-        if bytes == 0 || bytes % HUGE != 0 {
+        if bytes == 0 || !bytes.is_multiple_of(HUGE) {
             return Err(Errno::INVAL);
         }
         let mut slots = self.ram.state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -15,11 +15,10 @@ mod socket_control;
 mod sockets;
 mod terminals;
 #[cfg(test)]
-mod tests;
+pub mod tests;
 pub mod window;
 
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 use std::sync::Arc;
 
 use abi::request::{Op, Slot, DONE, SUBMITTED_NOTIFY};
@@ -28,7 +27,6 @@ use crate::backends::Machine;
 use crate::control::Control;
 use crate::events::Events;
 use crate::handles::Handles;
-use crate::machine::Notice;
 use crate::memory::{Fault, GuestMemory};
 use crate::server::Worker;
 use crate::watch::Watcher;
@@ -52,7 +50,6 @@ pub struct Host {
     pub ram: guest_memory::Ram,
     pub control: Arc<Control>,
     pub notifications: notify::Notifications,
-    pub notices: Sender<Notice>,
     /// Whether /proc/self/fd is the process's working directory (see `names`).
     pub has_proc: bool,
 }

@@ -28,7 +28,7 @@ impl Host {
                 let mut message = vec![0; bytes as usize];
                 self.memory.read_into(buffer, &mut message).map_err(fault)?;
                 let message: FromGuest = postcard::from_bytes(&message).map_err(|_| Errno::INVAL)?;
-                self.control.from_guest(message, &self.notices);
+                self.control.from_guest(message);
                 Ok(Reply::of(0))
             }
             _ => Err(Errno::INVAL),

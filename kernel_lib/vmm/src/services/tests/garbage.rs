@@ -61,7 +61,9 @@ fn random_requests() {
             let op = match random.next() % 20 {
                 0 => random.next() as u32,
                 _ => {
-                    1 + (random.next() % TABLE.len() as u64) as u32 | (random.next() as u32 & 7) << 16 | (random.next() as u32 & 0xff) << 8
+                    (1 + (random.next() % TABLE.len() as u64) as u32)
+                        | ((random.next() as u32 & 7) << 16)
+                        | (random.next() as u32 & 0xff) << 8
                 }
             };
             if !is_tame(op) {

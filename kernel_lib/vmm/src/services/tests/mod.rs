@@ -16,6 +16,7 @@ use super::*;
 use crate::backends::{Features, Start, Vcpu};
 use crate::error::HostError;
 use crate::handles::{Handle, Kind};
+use crate::machine::Notice;
 
 /// A machine that only notes the interrupts sent to it.
 #[derive(Default)]
@@ -80,12 +81,11 @@ impl Guest {
             memory,
             machine: machine.clone(),
             watcher: Watcher::new(events.clone()).unwrap(),
-            control: Arc::new(Control::new(events.clone())),
+            control: Arc::new(Control::new(events.clone(), notices, Arc::new(crate::ready::Ready::new(None)))),
             events,
             handles,
             window: window::Window::default(),
             notifications: notify::Notifications::default(),
-            notices,
             has_proc: true,
         });
         Self { host, directory, machine, _notices: inbox }
