@@ -39,14 +39,24 @@ CODES = {
 
 
 class translated:  # noqa: N801 - used as a statement; contextlib would cost its import
-    """`with translated():` turns the library's errors into RPC errors by their stable `kind`."""
+    """`with translated():` turns the library's errors into RPC errors by their stable `kind`.
+
+    A program that cannot be executed is told in runc's words: Docker finds exit codes 126 and 127 by looking for them.
+    """
+
+    def __init__(self, process: dict[str, Any] | None = None) -> None:
+        self._process = process
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, _type: object, error: BaseException | None, _trace: object) -> None:
-        from runtime.errors import LiteboxError
+        from runtime.errors import ExecFailed, LiteboxError  # loaded by then
 
+        if isinstance(error, ExecFailed) and self._process and self._process.get("args"):
+            why = os.strerror(error.errno).lower() if error.errno else str(error)
+            program = self._process["args"][0]
+            raise RpcError(f'unable to start container process: exec: "{program}": {why}', Code.UNKNOWN) from error
         if isinstance(error, LiteboxError):
             raise RpcError(str(error), CODES.get(error.kind, Code.UNKNOWN)) from error
 
@@ -88,11 +98,11 @@ class LiteboxInstance:
         reaper.watch(self.pid, on_exit)
 
     def start(self) -> None:
-        with translated():
+        with translated(self._container.process):
             self._container.start()
 
     def exec(self, exec_id: str, process: dict[str, Any], stdio: Stdio, on_exit: OnExit) -> int:
-        with translated():
+        with translated(process):
             added = self._container.exec(process, _streams(stdio))
         with self._lock:
             self._execs[exec_id] = added

@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 
+from shim import log
 from shim.errors import InvalidArgumentError, NotFoundError
 
 TYPE_CHECKING = False
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 
     Streams = tuple[str, str, str]
 
+ENXIO = 6
+READER_SECONDS = 2.0  # for a client to open the output it asked for
 LOGGER_FINISH_SECONDS = 5.0
 MAX_LOGGER_SECONDS = 10.0  # for a logger to become ready: containerd's own limit
 
@@ -94,9 +98,13 @@ class Stdio:
         os.set_blocking(reader, True)
 
     def open_output(self, path: str) -> int:
-        if is_fifo(path):
-            self._keepers.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
-        return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        if not is_fifo(path):
+            return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        writer = open_beside_reader(path)
+        self._keepers.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        if writer < 0:
+            writer = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        return writer
 
     def open_file(self, path: str) -> None:
         os.makedirs(os.path.dirname(path) or "/", mode=0o755, exist_ok=True)
@@ -143,6 +151,30 @@ def open_stdio(streams: Streams, *, terminal: bool, container_id: str, namespace
         stdio.close()
         raise
     return stdio
+
+
+def open_beside_reader(path: str) -> int:
+    """Open a FIFO for writing once the client is reading it, or opening it to read; -1 when it does not come.
+
+    Waiting matters: a process that ended before its client came would take its output with it, and leave the client
+    waiting for a writer. Before our own keeper is there, ENXIO tells that there is no reader (fifo(7)).
+    """
+    end = time.monotonic() + READER_SECONDS
+    pause = 0.001
+    while True:
+        try:
+            writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno != ENXIO:
+                raise
+            if time.monotonic() > end:
+                log.warning("nobody reads the output", fifo=path)
+                return -1
+            time.sleep(pause)
+            pause = min(pause * 2, 0.05)
+        else:
+            os.set_blocking(writer, True)
+            return writer
 
 
 def is_fifo(path: str) -> bool:

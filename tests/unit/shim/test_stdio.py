@@ -51,8 +51,12 @@ def test_nothing_is_nothing(watch: FifoWatch) -> None:
     stdio.close()
 
 
-def test_output_waits_for_its_reader_and_ends_with_the_process(watch: FifoWatch, fifos: list[str]) -> None:
+def test_output_nobody_reads_yet_is_kept(
+    watch: FifoWatch, fifos: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shim.stdio.READER_SECONDS", 0.1)
     stdio = opened(watch, *fifos)
+    assert capfd.readouterr().err.count("nobody reads") == 2
     os.write(stdio.stdout, b"early")  # no reader yet: neither blocked nor killed
     process = os.dup(stdio.stdout)
     stdio.handed_over()
@@ -66,8 +70,25 @@ def test_output_waits_for_its_reader_and_ends_with_the_process(watch: FifoWatch,
     os.close(reader)
 
 
+def test_output_waits_for_its_reader(watch: FifoWatch, fifos: list[str]) -> None:
+    got: list[bytes] = []
+
+    def client() -> None:
+        time.sleep(0.2)
+        got.extend(Path(path).read_bytes() for path in fifos[1:])
+
+    thread = threading.Thread(target=client)
+    thread.start()
+    stdio = opened(watch, "", *fifos[1:])
+    os.write(stdio.stdout, b"out")
+    os.write(stdio.stderr, b"err")
+    stdio.close()
+    thread.join(5)
+    assert got == [b"out", b"err"]
+
+
 def test_stdin_ends_when_the_client_has_come_and_gone(watch: FifoWatch, fifos: list[str]) -> None:
-    stdio = opened(watch, *fifos)
+    stdio = opened(watch, fifos[0])
     assert not readable(stdio.stdin, 0.1)  # no client yet: no end of file
     client = os.open(fifos[0], os.O_WRONLY)
     os.write(client, b"in")
@@ -80,7 +101,7 @@ def test_stdin_ends_when_the_client_has_come_and_gone(watch: FifoWatch, fifos: l
 
 
 def test_close_stdin_loses_nothing(watch: FifoWatch, fifos: list[str]) -> None:
-    stdio = opened(watch, *fifos)
+    stdio = opened(watch, fifos[0])
     client = os.open(fifos[0], os.O_WRONLY)
     os.write(client, b"in")
     stdio.close_stdin()
@@ -92,7 +113,9 @@ def test_close_stdin_loses_nothing(watch: FifoWatch, fifos: list[str]) -> None:
 
 
 def test_a_terminal_has_one_output(watch: FifoWatch, fifos: list[str]) -> None:
+    reader = os.open(fifos[1], os.O_RDONLY | os.O_NONBLOCK)
     stdio = opened(watch, *fifos, terminal=True)
+    os.close(reader)
     assert stdio.stdout >= 0
     assert stdio.stderr == -1
     stdio.close()

@@ -1,0 +1,176 @@
+"""A containerd of one's own: root, state and socket in a scratch folder, in a mount namespace that ends with the test.
+
+Nothing of the machine's is used but its kernel: what is mounted is mounted in the private namespace, and the processes
+that are left at the end are found by the bundle folder in which they were started.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+RUNTIME = "io.containerd.litebox.v1"
+IMAGE = "docker.io/library/busybox:test"
+CALL_SECONDS = 60
+
+CONFIG = """\
+version = 2
+root = "{root}"
+state = "{state}"
+imports = [{imports}]
+disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
+[grpc]
+  address = "{socket}"
+[ttrpc]
+  address = "{socket}.ttrpc"
+[debug]
+  level = "debug"
+"""
+
+
+class Containerd:
+    """A running containerd, and the `ctr` that came with it."""
+
+    def __init__(self, program: Path, litebox: Path, folder: Path, imports: Sequence[Path] = ()) -> None:
+        self.program = program
+        self.folder = folder
+        self.socket = folder / "c.sock"
+        self.state = folder / "state"
+        self.config = folder / "config.toml"
+        names = ", ".join(f'"{path}"' for path in imports)
+        self.config.write_text(CONFIG.format(root=folder / "root", state=self.state, socket=self.socket, imports=names))
+        self.environment = os.environ | {"PATH": f"{litebox}:{program.parent}:{os.environ['PATH']}"}
+        self._holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "infinity"])
+        self._daemon: subprocess.Popen[bytes] | None = None
+        while Path(f"/proc/{self._holder.pid}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink():
+            time.sleep(0.01)
+
+    def _inside(self, *command: str | Path) -> list[str]:
+        return ["nsenter", f"--target={self._holder.pid}", "--mount", *map(str, command)]
+
+    def start(self) -> None:
+        with (self.folder / "log").open("ab") as log:
+            command = self._inside(self.program, "-c", self.config)
+            self._daemon = subprocess.Popen(
+                command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment, start_new_session=True
+            )
+        deadline = time.monotonic() + 30
+        while self.ctr("version", check=False).returncode:
+            if time.monotonic() > deadline or self._daemon.poll() is not None:
+                raise RuntimeError(f"containerd does not start:\n{self.log()[-2000:]}")
+            time.sleep(0.05)
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        if self._daemon:
+            self._daemon.send_signal(how)
+            self._daemon.wait(20)
+            self._daemon = None
+
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def ctr(
+        self, *arguments: str | Path, stdin: bytes | None = None, check: bool = True, seconds: float = CALL_SECONDS
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run ctr. Its standard input is empty unless given."""
+        command = self._inside(self.program.parent / "ctr", "--address", self.socket, *arguments)
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environment
+        )
+        try:
+            out, err = process.communicate(stdin or b"", timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            out, err = process.communicate()
+            raise AssertionError(
+                f"ctr {' '.join(map(str, arguments))} hangs\n{out!r}\n{err!r}\n{self.log()[-3000:]}"
+            ) from None
+        if check and process.returncode:
+            raise AssertionError(f"ctr {' '.join(map(str, arguments))}: {process.returncode}\n{out!r}\n{err!r}")
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+    def popen(self, *arguments: str | Path, **options: object) -> subprocess.Popen[bytes]:
+        """ctr in the background."""
+        command = self._inside(self.program.parent / "ctr", "--address", self.socket, *arguments)
+        return subprocess.Popen(command, env=self.environment, **options)  # type: ignore[call-overload, no-any-return]
+
+    def run(
+        self,
+        name: str,
+        *command: str,
+        flags: Sequence[str] = ("--rm",),
+        stdin: bytes | None = None,
+        check: bool = False,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """`ctr run` with LiteBox."""
+        return self.ctr("run", "--runtime", RUNTIME, *flags, IMAGE, name, *command, stdin=stdin, check=check)
+
+    def status(self, name: str) -> str:
+        """RUNNING, STOPPED … or nothing when there is no such task."""
+        for line in self.ctr("task", "list").stdout.decode().splitlines()[1:]:
+            words = line.split()
+            if words[0] == name:
+                return words[-1]
+        return ""
+
+    def await_status(self, name: str, status: str, seconds: float = 10) -> None:
+        deadline = time.monotonic() + seconds
+        while (now := self.status(name)) != status:
+            assert time.monotonic() < deadline, f"{name} is {now!r}, not {status!r}"
+            time.sleep(0.05)
+
+    def bundle(self, name: str) -> Path:
+        return self.state / "io.containerd.runtime.v2.task" / "default" / name
+
+    def processes(self) -> dict[int, str]:
+        """Shims, VMMs and whatever else was started from a bundle of this containerd: pid and command line."""
+        found = {}
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                    place = str((entry / "cwd").readlink())
+                    environment = (entry / "environ").read_bytes()
+                except OSError:
+                    continue
+                daemon = str(self.program) in line.split(" ")[0]
+                if not daemon and (str(self.state) in place or str(self.socket).encode() in environment):
+                    found[int(entry.name)] = line
+        return found
+
+    def shims(self, name: str) -> list[int]:
+        """The shim processes that were started for a container."""
+        return [pid for pid, line in self.processes().items() if "containerd-shim-" in line and f" -id {name} " in line]
+
+    def mounts(self) -> list[str]:
+        """Mount points below the state folder."""
+        lines = Path(f"/proc/{self._holder.pid}/mountinfo").read_text().splitlines()
+        return [point for line in lines if (point := line.split()[4]).startswith(str(self.state))]
+
+    def close(self) -> None:
+        """End everything, whatever state it is in."""
+        self.stop(signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while (left := self.processes()) and time.monotonic() < deadline:
+            for pid in left:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.05)
+        self._holder.kill()
+        self._holder.wait()
+
+
+@contextmanager
+def running(program: Path, litebox: Path, folder: Path, imports: Sequence[Path] = ()) -> Iterator[Containerd]:
+    """A containerd, started, and ended with everything it started."""
+    daemon = Containerd(program, litebox, folder, imports)
+    try:
+        daemon.start()
+        yield daemon
+    finally:
+        daemon.close()
