@@ -72,7 +72,7 @@ test: ## everything that CI runs
 lint: $(VENV)/ready ## ruff, mypy --strict, rustfmt, clippy with warnings as errors
 	$(VENV)/bin/ruff check -q .
 	$(VENV)/bin/ruff format -q --check .
-	$(VENV)/bin/mypy --no-error-summary $(wildcard oci_spec runtime shim) deploy tests
+	$(VENV)/bin/mypy --no-error-summary $(wildcard oci_spec runtime shim) deploy integration tests
 	cd kernel_lib && $(CARGO) fmt --check
 	cd kernel_lib && $(CARGO) clippy -q --all-targets $(HOST_CRATES) -- -D warnings
 	cd kernel_lib && $(CARGO) clippy -q -p kernel -- -D warnings
