@@ -75,7 +75,8 @@ def test_output_waits_for_its_reader(watch: FifoWatch, fifos: list[str]) -> None
 
     def client() -> None:
         time.sleep(0.2)
-        got.extend(Path(path).read_bytes() for path in fifos[1:])
+        with Path(fifos[1]).open("rb") as out, Path(fifos[2]).open("rb") as err:
+            got.extend((out.read(), err.read()))
 
     thread = threading.Thread(target=client)
     thread.start()
