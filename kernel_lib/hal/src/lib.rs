@@ -23,4 +23,5 @@ pub mod thread;
 pub mod time;
 pub mod upcall;
 pub mod user;
+pub mod vdso;
 pub mod xstate;

@@ -1,0 +1,10 @@
+//! The vDSO's bytes: an ELF shared object of one read-only, executable segment, to be mapped anywhere in a program and named in AT_SYSINFO_EHDR.
+
+/// The image; less than a page.
+pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vdso.so"));
+
+const _: () = assert!(IMAGE.len() <= crate::frame::PAGE);
+// `vdso.rs` spells out the time page's address and layout.
+const _: () = assert!(abi::layout::LIBOS_BASE + abi::layout::TIME_PAGE == 0x7f80_0000_8000);
+const _: () =
+    assert!(core::mem::offset_of!(abi::boot::TimePage, realtime_base) == 32 && core::mem::offset_of!(abi::boot::TimePage, mult) == 16);

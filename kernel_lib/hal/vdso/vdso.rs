@@ -1,0 +1,120 @@
+//! The vDSO (vdso(7)): clock functions that need no system call. Compiled by `build.rs` into a shared object of its own that is mapped
+//! into every program; it reads the VMM's time page where the library OS has it, at the same address in every address space.
+#![no_std]
+#![crate_type = "lib"]
+
+use core::arch::asm;
+use core::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
+
+/// `abi::boot::TimePage` (checked against it by a test in hal).
+#[repr(C)]
+pub struct TimePage {
+    sequence: AtomicU32,
+    pad: u32,
+    tsc_base: AtomicU64,
+    mult: AtomicU64,
+    monotonic_base: AtomicU64,
+    realtime_base: AtomicU64,
+}
+
+const TIME_PAGE: u64 = 0x7f80_0000_8000;
+const SYS_CLOCK_GETTIME: i64 = 228;
+const SYS_CLOCK_GETRES: i64 = 229;
+const BILLION: u64 = 1_000_000_000;
+
+#[repr(C)]
+pub struct Pair {
+    seconds: i64,
+    rest: i64,
+}
+
+fn now(realtime: bool) -> u64 {
+    // SAFETY: the page is mapped in every address space and made of atomics.
+    let page = unsafe { &*(TIME_PAGE as *const TimePage) };
+    loop {
+        let before = page.sequence.load(Ordering::Acquire);
+        let tsc_base = page.tsc_base.load(Ordering::Relaxed);
+        let mult = page.mult.load(Ordering::Relaxed);
+        let base = if realtime { &page.realtime_base } else { &page.monotonic_base }.load(Ordering::Relaxed);
+        let (low, high): (u32, u32);
+        // SAFETY: RDTSC and a fence touch nothing.
+        unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high, options(nostack, nomem)) };
+        fence(Ordering::Acquire);
+        if before & 1 == 0 && before == page.sequence.load(Ordering::Relaxed) {
+            let ticks = (u64::from(high) << 32 | u64::from(low)).saturating_sub(tsc_base);
+            let product: u64;
+            // SAFETY: (ticks * mult) >> 32 by a full multiplication; arithmetic only.
+            unsafe { asm!("mul {mult}", "shrd rax, rdx, 32", mult = in(reg) mult, inout("rax") ticks => product, out("rdx") _, options(nostack, nomem)) };
+            return base + product;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+fn system_call(number: i64, first: u64, second: u64) -> i64 {
+    let result: i64;
+    // SAFETY: the kernel checks both arguments.
+    unsafe { asm!("syscall", inout("rax") number => result, in("rdi") first, in("rsi") second, out("rcx") _, out("r11") _, options(nostack)) };
+    result
+}
+
+/// clock_gettime(2).
+///
+/// # Safety
+/// `out` is NULL or valid, as for the system call.
+#[no_mangle]
+pub unsafe extern "C" fn __vdso_clock_gettime(clock: i32, out: *mut Pair) -> i64 {
+    let realtime = match clock {
+        // CLOCK_REALTIME, REALTIME_COARSE
+        0 | 5 => true,
+        // CLOCK_MONOTONIC, MONOTONIC_RAW, MONOTONIC_COARSE, BOOTTIME
+        1 | 4 | 6 | 7 => false,
+        _ => return system_call(SYS_CLOCK_GETTIME, clock as u64, out as u64),
+    };
+    let ns = now(realtime);
+    // SAFETY: the caller's promise.
+    unsafe { out.write(Pair { seconds: (ns / BILLION) as i64, rest: (ns % BILLION) as i64 }) };
+    0
+}
+
+/// gettimeofday(2).
+///
+/// # Safety
+/// As for the system call.
+#[no_mangle]
+pub unsafe extern "C" fn __vdso_gettimeofday(out: *mut Pair, zone: *mut [i32; 2]) -> i64 {
+    let ns = now(true);
+    // SAFETY: the caller's promise.
+    unsafe {
+        if !out.is_null() {
+            out.write(Pair { seconds: (ns / BILLION) as i64, rest: (ns % BILLION / 1000) as i64 });
+        }
+        if !zone.is_null() {
+            zone.write([0, 0]);
+        }
+    }
+    0
+}
+
+/// time(2).
+///
+/// # Safety
+/// As for the system call.
+#[no_mangle]
+pub unsafe extern "C" fn __vdso_time(out: *mut i64) -> i64 {
+    let seconds = (now(true) / BILLION) as i64;
+    if !out.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { out.write(seconds) };
+    }
+    seconds
+}
+
+/// clock_getres(2).
+///
+/// # Safety
+/// As for the system call.
+#[no_mangle]
+pub unsafe extern "C" fn __vdso_clock_getres(clock: i32, out: *mut Pair) -> i64 {
+    system_call(SYS_CLOCK_GETRES, clock as u64, out as u64)
+}
