@@ -79,6 +79,20 @@ impl<'a> IoBuffer<'a> {
         rest
     }
 
+    /// Where a library-OS buffer goes on, guest-physical (heap memory is contiguous): for host requests. None: program memory.
+    pub fn kernel_address(&self) -> Option<u64> {
+        match &self.target {
+            Target::User(_) => None,
+            Target::Fill(buffer) => Some(hal::phys::slice_address(&buffer[self.position..])),
+            Target::Take(buffer) => Some(hal::phys::slice_address(&buffer[self.position..])),
+        }
+    }
+
+    /// Puts back the last `bytes` that were moved: they were fetched, but not consumed (a short write).
+    pub fn rewind(&mut self, bytes: usize) {
+        self.position -= bytes.min(self.position);
+    }
+
     /// Counts bytes as moved that somebody else moved (the host, straight into the frames).
     pub fn advance(&mut self, bytes: usize) {
         self.position += bytes.min(self.remaining());

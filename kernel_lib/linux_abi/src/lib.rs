@@ -1,6 +1,8 @@
 //! Linux's x86-64 user interface as data: numbers, flags and structure layouts. No behaviour.
 #![no_std]
 
+pub mod capability;
 pub mod errno;
+pub mod fs;
 
 pub use errno::Errno;

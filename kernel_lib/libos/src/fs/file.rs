@@ -1,12 +1,14 @@
 //! Open file descriptions (open(2): "open file description") and the operations behind them.
 
-use crate::errno::{Errno, EINVAL, ENODEV, ENOTDIR, ENOTTY, ESPIPE};
+use super::inode::Stat;
+use crate::errno::{Errno, EINVAL, ENODEV, ENOTDIR, ENOTTY, ENXIO, ESPIPE};
 use crate::io::IoBuffer;
 use crate::mm::Pages;
 use crate::process::Task;
 use crate::sync::Mutex;
 use crate::wait::WaitQueue;
 use crate::SysResult;
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -110,6 +112,30 @@ pub trait FileOps: Send + Sync + Any {
     fn flush(&self, file: &OpenFile) {}
     /// fcntl(F_SETFL) changed the flags.
     fn flags_changed(&self, file: &OpenFile) {}
+    /// fstat(2). Files of a file system answer by their location; this is for the others.
+    fn stat(&self, file: &OpenFile) -> Result<Stat, Errno> {
+        Ok(Stat { mode: 0o600, nlink: 1, blksize: 4096, dev: ANONYMOUS_DEVICE, ino: 1, ..Stat::default() })
+    }
+    /// What /proc/PID/fd/N shows for a file without a location, such as "pipe:[17]".
+    fn describe(&self, file: &OpenFile) -> String {
+        String::from("anon_inode:[file]")
+    }
+    /// fsync(2), fdatasync(2). EINVAL: nothing that could be synced.
+    fn sync(&self, file: &OpenFile, data_only: bool) -> Result<(), Errno> {
+        Err(EINVAL)
+    }
+    /// fallocate(2).
+    fn allocate(&self, file: &OpenFile, mode: u32, offset: u64, bytes: u64) -> Result<(), Errno> {
+        Err(ENODEV)
+    }
+    /// copy_file_range(2) without the bytes passing through here. None: not between these two.
+    fn copy_to(&self, from: u64, target: &Arc<dyn FileOps>, to: u64, bytes: usize) -> Option<SysResult> {
+        None
+    }
+    /// fcntl(2) commands beyond those of every file (pipe sizes, seals). None: unknown here.
+    fn fcntl(&self, file: &OpenFile, command: u32, argument: u64) -> Option<SysResult> {
+        None
+    }
     /// For downcasts (`as_any().downcast_ref::<Pipe>()`).
     fn as_any(&self) -> &dyn Any;
 }
@@ -122,17 +148,16 @@ pub struct OpenFile {
     pub position: Mutex<u64>,
     /// Where it was opened: file systems' files have one; pipes, sockets, anonymous files do not (they name themselves).
     pub location: Option<crate::fs::Location>,
+    /// Counted as a writer of the inode.
+    counts_as_writer: bool,
     /// F_SETOWN, F_SETSIG.
     pub owner: hal::sync::SpinLock<(i32, i32)>,
 }
 
-pub const O_ACCMODE: u32 = 3;
-pub const O_WRONLY: u32 = 1;
-pub const O_RDWR: u32 = 2;
-pub const O_APPEND: u32 = 0o2000;
-pub const O_NONBLOCK: u32 = 0o4000;
-pub const O_PATH: u32 = 0o10_000_000;
-pub const O_CLOEXEC: u32 = 0o2_000_000;
+/// Device number of files that no file system has.
+pub const ANONYMOUS_DEVICE: u64 = 0xe;
+
+pub use linux_abi::fs::{O_ACCMODE, O_APPEND, O_CLOEXEC, O_NONBLOCK, O_PATH, O_RDWR, O_WRONLY};
 
 impl OpenFile {
     pub fn new(ops: Arc<dyn FileOps>, flags: u32) -> Arc<Self> {
@@ -140,7 +165,34 @@ impl OpenFile {
     }
 
     pub fn at(ops: Arc<dyn FileOps>, flags: u32, location: Option<crate::fs::Location>) -> Arc<Self> {
-        Arc::new(Self { ops, flags: AtomicU32::new(flags), position: Mutex::new(0), location, owner: Default::default() })
+        Self::build(ops, flags, location, false)
+    }
+
+    /// An open file that keeps its inode from being executed; the caller has counted it ([`super::inode::InodeState::add_writer`]).
+    pub fn writer_at(ops: Arc<dyn FileOps>, flags: u32, location: crate::fs::Location) -> Arc<Self> {
+        Self::build(ops, flags, Some(location), true)
+    }
+
+    fn build(ops: Arc<dyn FileOps>, flags: u32, location: Option<crate::fs::Location>, counts_as_writer: bool) -> Arc<Self> {
+        let flags = AtomicU32::new(flags);
+        Arc::new(Self { ops, flags, position: Mutex::new(0), location, counts_as_writer, owner: Default::default() })
+    }
+
+    /// The inode, when a file system has it.
+    pub fn inode(&self) -> Option<&Arc<dyn super::inode::Inode>> {
+        self.location.as_ref().map(super::Location::inode)
+    }
+
+    /// fstat(2).
+    pub fn stat(&self) -> Result<Stat, Errno> {
+        match self.inode() {
+            Some(inode) => inode.stat(),
+            None => self.ops.stat(self),
+        }
+    }
+
+    pub fn is_directory(&self) -> bool {
+        self.inode().is_some_and(|inode| inode.kind() == linux_abi::fs::S_IFDIR)
     }
 
     pub fn flags(&self) -> u32 {
@@ -169,5 +221,25 @@ impl Drop for OpenFile {
     fn drop(&mut self) {
         let ops = self.ops.clone();
         ops.release(self);
+        super::locks::released(self);
+        if self.flags() & O_PATH == 0 {
+            super::notify::closed(self);
+        }
+        if let (true, Some(inode)) = (self.counts_as_writer, self.inode()) {
+            inode.state().remove_writer();
+        }
+    }
+}
+
+/// lseek(2) in a file of `size` bytes without holes.
+pub fn seek_in(size: u64, current: u64, to: SeekFrom) -> Result<u64, Errno> {
+    let from = |base: u64, delta: i64| base.checked_add_signed(delta).filter(|&at| at <= i64::MAX as u64).ok_or(EINVAL);
+    match to {
+        SeekFrom::Start(at) => from(0, at),
+        SeekFrom::Current(delta) => from(current, delta),
+        SeekFrom::End(delta) => from(size, delta),
+        SeekFrom::Data(at) | SeekFrom::Hole(at) if at < 0 || at as u64 >= size => Err(ENXIO),
+        SeekFrom::Data(at) => Ok(at as u64),
+        SeekFrom::Hole(_) => Ok(size),
     }
 }

@@ -62,14 +62,33 @@ impl FdTable {
         if index >= entries.len() {
             entries.resize(index + 1, None);
         }
-        Ok(entries[index].replace(Entry { file, close_on_exec }).map(|old| old.file))
+        let old = entries[index].replace(Entry { file, close_on_exec }).map(|old| old.file);
+        drop(entries);
+        if let Some(old) = &old {
+            self.closed(old);
+        }
+        Ok(old)
+    }
+
+    /// What POSIX record locks know this table by.
+    pub fn identity(&self) -> usize {
+        core::ptr::from_ref(self) as usize
+    }
+
+    /// A descriptor of the file went out of this table.
+    fn closed(&self, file: &OpenFile) {
+        file.ops.flush(file);
+        super::locks::descriptor_closed(self.identity(), file);
     }
 
     /// Takes a descriptor away; drop the file outside of any lock.
     pub fn remove(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         let mut entries = self.entries.lock();
         let entry = usize::try_from(fd).ok().and_then(|index| entries.get_mut(index)).and_then(Option::take);
-        entry.map(|entry| entry.file).ok_or(EBADF)
+        drop(entries);
+        let file = entry.map(|entry| entry.file).ok_or(EBADF)?;
+        self.closed(&file);
+        Ok(file)
     }
 
     pub fn close_on_exec(&self, fd: i32) -> Result<bool, Errno> {
@@ -89,6 +108,10 @@ impl FdTable {
                 removed.extend(slot.take().map(|entry| entry.file));
             }
         }
+        drop(entries);
+        for file in &removed {
+            self.closed(file);
+        }
         removed
     }
 
@@ -96,5 +119,11 @@ impl FdTable {
     pub fn list(&self) -> Vec<(i32, Arc<OpenFile>)> {
         let entries = self.entries.lock();
         entries.iter().enumerate().filter_map(|(index, slot)| slot.as_ref().map(|entry| (index as i32, entry.file.clone()))).collect()
+    }
+}
+
+impl Drop for FdTable {
+    fn drop(&mut self) {
+        drop(self.remove_where(|_, _| true));
     }
 }

@@ -1,0 +1,282 @@
+//! The dentry cache: names that were resolved, and names known to be absent.
+//!
+//! Invariants:
+//! - a dentry's inode never changes; a new object under an old name is a new dentry;
+//! - a child holds its parent, a parent's map holds its children; nothing else keeps a dentry alive except its users, so an entry with
+//!   exactly one reference (the map's) and no children may be forgotten at any time;
+//! - changes of a directory, and lookups of names that are not in its map, happen under its `change` lock.
+//!
+//! Lock order: rename lock > parent's `change` > child's `change` > `children` or `place` (spin, leaves).
+
+use super::inode::Inode;
+use crate::sync::Mutex;
+use alloc::boxed::Box;
+use alloc::collections::{BTreeMap, VecDeque};
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use hal::sync::SpinLock;
+
+/// Absent names remembered per directory.
+const MOST_NEGATIVE: usize = 4096;
+
+pub struct Dentry {
+    place: SpinLock<Place>,
+    inode: Arc<dyn Inode>,
+    children: SpinLock<Children>,
+    /// Serialises changes of this directory.
+    pub change: Mutex<()>,
+    /// Mounts whose mount point this is (in any namespace).
+    pub mounts: AtomicU32,
+    /// Its name is gone: nothing can be created inside, getcwd(2) fails.
+    dead: AtomicBool,
+    used: AtomicBool,
+}
+
+struct Place {
+    parent: Option<Arc<Dentry>>,
+    name: Arc<[u8]>,
+}
+
+#[derive(Default)]
+struct Children {
+    map: BTreeMap<Box<[u8]>, Option<Arc<Dentry>>>,
+    negative: usize,
+}
+
+/// What the cache knows of a name.
+pub enum Cached {
+    Present(Arc<Dentry>),
+    Absent,
+    Unknown,
+}
+
+impl core::fmt::Debug for Dentry {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Dentry")
+    }
+}
+
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+static MOST: AtomicUsize = AtomicUsize::new(16384);
+static AGE: SpinLock<VecDeque<Weak<Dentry>>> = SpinLock::new(VecDeque::new());
+
+/// How many entries are kept before old ones are forgotten.
+pub fn set_limit(entries: usize) {
+    MOST.store(entries, Ordering::Relaxed);
+}
+
+/// Entries alive, for /proc/sys/fs/dentry-state.
+pub fn count() -> usize {
+    COUNT.load(Ordering::Relaxed)
+}
+
+impl Dentry {
+    /// The root of a file system (or a nameless file).
+    pub fn root(inode: Arc<dyn Inode>) -> Arc<Self> {
+        Self::build(None, b"", inode)
+    }
+
+    /// A nameless file, shown as `name` in /proc (memfd, O_TMPFILE).
+    pub fn nameless(name: &[u8], inode: Arc<dyn Inode>) -> Arc<Self> {
+        let dentry = Self::build(None, name, inode);
+        dentry.dead.store(true, Ordering::Relaxed);
+        dentry
+    }
+
+    fn build(parent: Option<Arc<Dentry>>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Self> {
+        COUNT.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self {
+            place: SpinLock::new(Place { parent, name: name.into() }),
+            inode,
+            children: SpinLock::default(),
+            change: Mutex::new(()),
+            mounts: AtomicU32::new(0),
+            dead: AtomicBool::new(false),
+            used: AtomicBool::new(true),
+        })
+    }
+
+    #[inline]
+    pub fn inode(&self) -> &Arc<dyn Inode> {
+        &self.inode
+    }
+
+    pub fn parent(&self) -> Option<Arc<Dentry>> {
+        self.place.lock().parent.clone()
+    }
+
+    pub fn name(&self) -> Arc<[u8]> {
+        self.place.lock().name.clone()
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.dead.load(Ordering::Acquire)
+    }
+
+    /// What is cached under a name.
+    pub fn cached(&self, name: &[u8]) -> Cached {
+        match self.children.lock().map.get(name) {
+            Some(Some(child)) => {
+                if !child.used.load(Ordering::Relaxed) {
+                    child.used.store(true, Ordering::Relaxed);
+                }
+                Cached::Present(child.clone())
+            }
+            Some(None) => Cached::Absent,
+            None => Cached::Unknown,
+        }
+    }
+
+    /// Enters a child. The caller holds `change`.
+    pub fn attach(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        let child = Self::build(Some(self.clone()), name, inode);
+        self.put(name, Some(child.clone()));
+        AGE.lock().push_back(Arc::downgrade(&child));
+        if COUNT.load(Ordering::Relaxed) > MOST.load(Ordering::Relaxed) {
+            forget_some();
+        }
+        child
+    }
+
+    /// Remembers that there is nothing under a name. The caller holds `change`.
+    pub fn attach_absent(&self, name: &[u8]) {
+        self.put(name, None);
+    }
+
+    fn put(&self, name: &[u8], entry: Option<Arc<Dentry>>) {
+        let mut dropped = Vec::new();
+        let mut children = self.children.lock();
+        if entry.is_none() {
+            if children.negative >= MOST_NEGATIVE {
+                children.map.retain(|_, child| child.is_some());
+                children.negative = 0;
+            }
+            children.negative += 1;
+        }
+        match children.map.insert(name.into(), entry) {
+            Some(None) => children.negative -= 1,
+            Some(old) => dropped.extend(old),
+            None => {}
+        }
+        drop(children);
+    }
+
+    /// Forgets what is known of a name (it may have changed behind our back).
+    pub fn forget(&self, name: &[u8]) {
+        let mut children = self.children.lock();
+        let old = children.map.remove(name);
+        if matches!(old, Some(None)) {
+            children.negative -= 1;
+        }
+        drop(children);
+        drop(old);
+    }
+
+    /// The name is gone for good (unlink, rmdir, replaced by rename). The caller holds the parent's `change`.
+    pub fn mark_dead(&self) {
+        self.dead.store(true, Ordering::Release);
+        let children = core::mem::take(&mut *self.children.lock());
+        drop(children);
+    }
+
+    /// Moves a child to another name (rename(2)). The caller holds both directories' `change` and the rename lock.
+    pub fn moved(self: &Arc<Self>, name: &[u8], new_parent: &Arc<Dentry>, new_name: &[u8]) {
+        self.take_out(name);
+        let old = {
+            let mut place = self.place.lock();
+            place.name = new_name.into();
+            place.parent.replace(new_parent.clone())
+        };
+        drop(old);
+        new_parent.put(new_name, Some(self.clone()));
+    }
+
+    /// Replaces this dentry under its old name by the knowledge that there is nothing.
+    fn take_out(self: &Arc<Self>, name: &[u8]) {
+        if let Some(parent) = self.parent() {
+            let present = matches!(parent.cached(name), Cached::Present(child) if Arc::ptr_eq(&child, self));
+            if present {
+                parent.attach_absent(name);
+            }
+        }
+    }
+
+    /// Exchanges two dentries' places (RENAME_EXCHANGE). Locks as for [`Self::moved`].
+    pub fn exchange(self: &Arc<Self>, other: &Arc<Dentry>) {
+        let (parent, name) = self.position();
+        let (other_parent, other_name) = other.position();
+        let (Some(parent), Some(other_parent)) = (parent, other_parent) else { return };
+        *self.place.lock() = Place { parent: Some(other_parent.clone()), name: other_name.clone() };
+        *other.place.lock() = Place { parent: Some(parent.clone()), name: name.clone() };
+        other_parent.put(&other_name, Some(self.clone()));
+        parent.put(&name, Some(other.clone()));
+    }
+
+    /// Parent and name, read together.
+    pub fn position(&self) -> (Option<Arc<Dentry>>, Arc<[u8]>) {
+        let place = self.place.lock();
+        (place.parent.clone(), place.name.clone())
+    }
+
+    /// Whether `self` is `ancestor` or lies below it.
+    pub fn is_below(self: &Arc<Self>, ancestor: &Arc<Dentry>) -> bool {
+        let mut at = self.clone();
+        loop {
+            if Arc::ptr_eq(&at, ancestor) {
+                return true;
+            }
+            match at.parent() {
+                Some(parent) => at = parent,
+                None => return false,
+            }
+        }
+    }
+
+    /// Drops the cached tree below (the file system goes away).
+    pub fn prune(&self) {
+        let children = core::mem::take(&mut *self.children.lock());
+        for child in children.map.values().flatten() {
+            child.prune();
+        }
+    }
+}
+
+impl Drop for Dentry {
+    fn drop(&mut self) {
+        COUNT.fetch_sub(1, Ordering::Relaxed);
+        // A long chain of parents that only their children held must not recurse.
+        let mut next = self.place.get_mut().parent.take();
+        while let Some(mut parent) = next {
+            next = Arc::get_mut(&mut parent).and_then(|only| only.place.get_mut().parent.take());
+        }
+    }
+}
+
+/// Second chance: forgets a few entries that nobody used since the last look.
+fn forget_some() {
+    for _ in 0..8 {
+        let Some(weak) = AGE.lock().pop_front() else { return };
+        let Some(dentry) = weak.upgrade() else { continue };
+        let pinned = dentry.used.swap(false, Ordering::Relaxed) || dentry.mounts.load(Ordering::Relaxed) > 0;
+        if pinned || !dentry.try_forget() {
+            AGE.lock().push_back(weak);
+        }
+    }
+}
+
+impl Dentry {
+    /// Takes an unused leaf out of its parent. False: somebody uses it.
+    fn try_forget(self: &Arc<Self>) -> bool {
+        let (Some(parent), name) = self.position() else { return true };
+        let mut children = parent.children.lock();
+        // Two references: the map's and ours. New ones can only come from the map, which is locked.
+        let unused = Arc::strong_count(self) == 2
+            && self.children.lock().map.values().all(Option::is_none)
+            && matches!(children.map.get(&*name), Some(Some(child)) if Arc::ptr_eq(child, self));
+        let old = if unused { children.map.remove(&*name) } else { None };
+        drop(children);
+        drop(old);
+        unused || self.is_dead()
+    }
+}

@@ -1,0 +1,75 @@
+//! Host requests nobody waits for: closing handles, giving windows back. Reaped when the next one is made.
+
+use super::window;
+use abi::request::Op;
+use alloc::vec::Vec;
+use hal::host::{Request, Ticket};
+use hal::sync::SpinLock;
+
+/// What happens once the answer is there.
+#[derive(Clone, Copy)]
+enum Then {
+    Nothing,
+    /// The window address range is free for another mapping.
+    FreeWindow {
+        gpa: u64,
+        order: usize,
+    },
+}
+
+struct Pending {
+    tickets: Vec<(Ticket, Then)>,
+    /// No slot was free: to be submitted later.
+    waiting: Vec<(Request, Then)>,
+}
+
+static PENDING: SpinLock<Pending> = SpinLock::new(Pending { tickets: Vec::new(), waiting: Vec::new() });
+
+fn post(request: Request, then: Then) {
+    let mut pending = PENDING.lock();
+    match hal::host::submit(&request, &[]) {
+        Some(ticket) => pending.tickets.push((ticket, then)),
+        None => pending.waiting.push((request, then)),
+    }
+    if pending.tickets.len() >= 8 {
+        drop(pending);
+        reap();
+    }
+}
+
+/// Takes the answers that are there.
+pub fn reap() {
+    let mut freed = Vec::new();
+    let mut pending = PENDING.lock();
+    let mut left = Vec::new();
+    for (ticket, then) in core::mem::take(&mut pending.tickets) {
+        match hal::host::poll(ticket) {
+            Ok(_) => freed.push(then),
+            Err(ticket) => left.push((ticket, then)),
+        }
+    }
+    while let Some((request, then)) = pending.waiting.pop() {
+        match hal::host::submit(&request, &[]) {
+            Some(ticket) => left.push((ticket, then)),
+            None => {
+                pending.waiting.push((request, then));
+                break;
+            }
+        }
+    }
+    pending.tickets.append(&mut left);
+    drop(pending);
+    for then in freed {
+        if let Then::FreeWindow { gpa, order } = then {
+            window::free(gpa, order);
+        }
+    }
+}
+
+pub fn close(handle: u32) {
+    post(Request::new(Op::Close, handle, [0; 6]), Then::Nothing);
+}
+
+pub fn unmap(gpa: u64, bytes: u64, order: usize) {
+    post(Request::new(Op::Unmap, 0, [gpa, bytes, 0, 0, 0, 0]), Then::FreeWindow { gpa, order });
+}

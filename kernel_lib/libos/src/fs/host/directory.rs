@@ -1,0 +1,364 @@
+//! A host file as the VFS sees it: attributes, names, and the changes of a directory.
+
+use super::inode::HostInode;
+use super::request;
+use crate::errno::{Errno, EINVAL, ENOENT, ENOTDIR, EXDEV};
+use crate::fs::file::FileOps;
+use crate::fs::inode::{Attributes, DirEntry, Inode, InodeState, NewNode, Rename, Stat, XattrMode};
+use abi::request::{Op, ATTR_MTIME, ATTR_MTIME_NOW, ATTR_SIZE};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::any::Any;
+use core::sync::atomic::Ordering;
+use linux_abi::fs::{O_CREAT, O_EXCL, O_RDWR, O_TMPFILE, PATH_MAX, RENAME_EXCHANGE, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+
+/// Room for one LIST; a directory that fits is remembered as a whole.
+const LIST_BYTES: usize = 32 << 10;
+
+fn host(inode: &Arc<dyn Inode>) -> Result<&HostInode, Errno> {
+    inode.as_any().downcast_ref::<HostInode>().ok_or(EXDEV)
+}
+
+impl HostInode {
+    /// The directory has other contents now.
+    fn changed(&self) {
+        self.listing.lock().take();
+        self.mark_stale();
+    }
+
+    fn same_tree(&self, other: &HostInode) -> Result<(), Errno> {
+        if Arc::ptr_eq(&self.tree, &other.tree) {
+            Ok(())
+        } else {
+            Err(EXDEV)
+        }
+    }
+
+    /// The inode of an object that was just made here.
+    fn made(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+        self.changed();
+        self.lookup(name)
+    }
+
+    /// Bookkeeping for a name that is gone.
+    fn lost(&self, directory: &HostInode, name: &[u8]) {
+        let last = self.remove_link(directory, name);
+        self.amend(|stat| stat.nlink = if self.kind == S_IFDIR { 0 } else { stat.nlink.saturating_sub(1) });
+        self.mark_stale();
+        if last {
+            self.tree.forget(self.key, self);
+            if self.opens.load(Ordering::Acquire) == 0 {
+                self.drop_windows();
+                self.drop_handles();
+            }
+        }
+    }
+
+    /// A file that is in use must stay reachable when its last name goes.
+    fn before_losing_name(&self) -> Result<(), Errno> {
+        if self.opens.load(Ordering::Acquire) > 0 && self.kind == S_IFREG {
+            self.hold_handle()?;
+        }
+        Ok(())
+    }
+
+    /// The directory's records from a position on, as getdents64(2) gives them.
+    fn records(&self, position: u64) -> Result<Arc<Vec<u8>>, Errno> {
+        let whole = self.listing.lock().clone();
+        if let Some(whole) = whole {
+            return Ok(whole);
+        }
+        let handle = self.handle(false)?;
+        let mut buffer = alloc::vec![0u8; LIST_BYTES];
+        let bytes = request::list(handle.number(), position, &mut buffer)?;
+        buffer.truncate(bytes);
+        // Less than a record's greatest length short of full: there may be more.
+        if position == 0 && self.exclusive() && bytes + 280 < LIST_BYTES {
+            buffer.shrink_to_fit();
+            let whole = Arc::new(buffer);
+            *self.listing.lock() = Some(whole.clone());
+            return Ok(whole);
+        }
+        Ok(Arc::new(buffer))
+    }
+}
+
+/// struct linux_dirent64 records in a buffer: (inode, position behind it, type, name).
+fn parse(records: &[u8]) -> impl Iterator<Item = DirEntry<'_>> {
+    let mut rest = records;
+    core::iter::from_fn(move || {
+        let header = rest.get(..19)?;
+        let ino = u64::from_le_bytes(header[0..8].try_into().ok()?);
+        let next = u64::from_le_bytes(header[8..16].try_into().ok()?);
+        let length = usize::from(u16::from_le_bytes([header[16], header[17]]));
+        let name = rest.get(19..length)?;
+        let end = name.iter().position(|&b| b == 0)?;
+        rest = &rest[length..];
+        Some(DirEntry { ino, next, kind: header[18], name: &name[..end] })
+    })
+}
+
+impl Inode for HostInode {
+    fn state(&self) -> &InodeState {
+        &self.state
+    }
+    fn kind(&self) -> u32 {
+        self.kind
+    }
+    fn stat(&self) -> Result<Stat, Errno> {
+        let writable = self.windows.lock().writable && self.mapped.load(Ordering::Relaxed) > 0;
+        if writable {
+            self.mark_stale();
+        }
+        self.fresh_stat()
+    }
+    fn owner(&self) -> Result<crate::fs::inode::Owner, Errno> {
+        // As of the walk that led here, which asked the host if it is a shared tree.
+        Ok(self.known_owner())
+    }
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+    fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
+        self
+    }
+
+    fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+        let (mut found, errno) = self.lookup_path(&[name]);
+        found.pop().ok_or_else(|| errno.unwrap_or(ENOENT))
+    }
+
+    fn lookup_path(&self, names: &[&[u8]]) -> (Vec<Arc<dyn Inode>>, Option<Errno>) {
+        let mut parent = match self.arc() {
+            Ok(parent) => parent,
+            Err(errno) => return (Vec::new(), Some(errno)),
+        };
+        let base = match self.name() {
+            Ok(base) => base,
+            Err(errno) => return (Vec::new(), Some(errno)),
+        };
+        let (root, mut path) = base;
+        let skipped = path.split(|&b| b == b'/').filter(|part| !part.is_empty()).count();
+        // From the directory's own handle when it has one: fewer components to walk. Else the whole path, whose head is known.
+        let handle = self.known_handle().filter(|_| self.kind == S_IFDIR);
+        let (root, skipped) = match &handle {
+            Some(handle) => {
+                path.clear();
+                (handle.number(), 0)
+            }
+            None => (root, skipped),
+        };
+        let mut taken = 0;
+        for name in names {
+            if path.len() + name.len() + 1 >= PATH_MAX {
+                break;
+            }
+            if !path.is_empty() {
+                path.push(b'/');
+            }
+            path.extend_from_slice(name);
+            taken += 1;
+        }
+        let walked = match request::walk(root, &path, skipped + taken) {
+            Ok(walked) => walked,
+            Err(errno) => return (Vec::new(), Some(errno)),
+        };
+        if walked.stats.len() < skipped {
+            return (Vec::new(), Some(walked.errno.unwrap_or(ENOENT)));
+        }
+        let count = walked.stats.len() - skipped;
+        let mut target = walked.target;
+        let mut found: Vec<Arc<dyn Inode>> = Vec::with_capacity(count);
+        for (index, stat) in walked.stats[skipped..].iter().enumerate().take(taken) {
+            let is_last = index + 1 == count;
+            let text = if is_last && stat.mode & S_IFMT == S_IFLNK { target.take() } else { None };
+            let inode = self.tree.inode(&parent, names[index], stat, text);
+            found.push(inode.clone());
+            parent = inode;
+        }
+        (found, walked.errno)
+    }
+
+    fn create(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
+        let (root, path) = self.name_of_child(name)?;
+        if node.mode & S_IFMT == S_IFREG {
+            let (handle, stat) = request::open(root, &path, O_RDWR | O_CREAT | O_EXCL, node.mode & 0o7777, (node.uid, node.gid))?;
+            self.changed();
+            let inode = self.tree.inode(&self.arc()?, name, &stat, None);
+            inode.keep_handle(true, handle);
+            return Ok(inode);
+        }
+        let owner = u64::from(node.uid) | u64::from(node.gid) << 32;
+        request::with_path(Op::Make, 0, root, &path, [u64::from(node.mode), node.rdev, owner, 0])?;
+        self.made(name)
+    }
+
+    fn symlink(&self, name: &[u8], target: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
+        let (root, path) = self.name_of_child(name)?;
+        let owner = u64::from(node.uid) | u64::from(node.gid) << 32;
+        let mode = u64::from(S_IFLNK | 0o777);
+        request::with_path(Op::Make, target.len() as u16, root, &path, [mode, 0, owner, request::gpa(target)])?;
+        self.made(name)
+    }
+
+    fn link(&self, name: &[u8], inode: &Arc<dyn Inode>) -> Result<(), Errno> {
+        let inode = host(inode)?;
+        self.same_tree(inode)?;
+        let (root, path) = self.name_of_child(name)?;
+        if inode.is_nameless() {
+            let handle = inode.known_handle().ok_or(ENOENT)?;
+            request::with_two(Op::Link, 0, handle.number(), b"", root, &path)?;
+        } else {
+            let (old_root, old_path) = inode.name()?;
+            request::with_two(Op::Link, 0, old_root, &old_path, root, &path)?;
+        }
+        inode.add_link(&self.arc()?, name);
+        inode.mark_stale();
+        self.changed();
+        Ok(())
+    }
+
+    fn unlink(&self, name: &[u8], child: &Arc<dyn Inode>) -> Result<(), Errno> {
+        let child = host(child)?;
+        child.before_losing_name()?;
+        let (root, path) = self.name_of_child(name)?;
+        request::with_path(Op::Unlink, u16::from(child.kind == S_IFDIR), root, &path, [0; 4])?;
+        child.lost(self, name);
+        self.changed();
+        Ok(())
+    }
+
+    fn rename(&self, rename: &Rename<'_>) -> Result<(), Errno> {
+        let (child, new_directory) = (host(rename.child)?, host(rename.new_directory)?);
+        self.same_tree(new_directory)?;
+        let replaced = rename.replaced.map(host).transpose()?;
+        if let Some(replaced) = replaced.filter(|_| rename.flags & RENAME_EXCHANGE == 0) {
+            replaced.before_losing_name()?;
+        }
+        let (root, path) = self.name_of_child(rename.name)?;
+        let (new_root, new_path) = new_directory.name_of_child(rename.new_name)?;
+        request::with_two(Op::Rename, rename.flags as u16, root, &path, new_root, &new_path)?;
+        let (here, there) = (self.arc()?, new_directory.arc()?);
+        child.remove_link(self, rename.name);
+        match replaced {
+            Some(other) if rename.flags & RENAME_EXCHANGE != 0 => {
+                other.remove_link(new_directory, rename.new_name);
+                other.add_link(&here, rename.name);
+                other.mark_stale();
+            }
+            Some(other) => other.lost(new_directory, rename.new_name),
+            None => {}
+        }
+        child.add_link(&there, rename.new_name);
+        child.mark_stale();
+        self.changed();
+        new_directory.changed();
+        Ok(())
+    }
+
+    fn temporary(&self, node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
+        let (root, path) = self.name()?;
+        let (handle, stat) = request::open(root, &path, O_RDWR | O_TMPFILE, node.mode & 0o7777, (node.uid, node.gid))?;
+        let inode = HostInode::nameless(&self.tree, &stat);
+        inode.keep_handle(true, handle);
+        Ok(inode)
+    }
+
+    fn list(&self, position: u64, emit: &mut dyn FnMut(&DirEntry<'_>) -> bool) -> Result<(), Errno> {
+        if self.kind != S_IFDIR {
+            return Err(ENOTDIR);
+        }
+        let mut position = position;
+        loop {
+            let whole = self.listing.lock().is_some();
+            let records = self.records(position)?;
+            let whole = whole || self.listing.lock().is_some();
+            let mut seen = !whole || position == 0;
+            let mut any = false;
+            for entry in parse(&records) {
+                if !seen {
+                    // The whole directory is remembered: go on behind the entry whose position this is.
+                    seen = entry.next == position;
+                    continue;
+                }
+                any = true;
+                if !emit(&entry) {
+                    return Ok(());
+                }
+                position = entry.next;
+            }
+            if whole || !any {
+                return Ok(());
+            }
+        }
+    }
+
+    fn read_link(&self) -> Result<Vec<u8>, Errno> {
+        if self.kind != S_IFLNK {
+            return Err(EINVAL);
+        }
+        if let Some(target) = self.target.lock().clone() {
+            return Ok(target.to_vec());
+        }
+        let (root, path) = self.name()?;
+        let mut buffer = alloc::vec![0u8; PATH_MAX];
+        let at = request::gpa(&buffer);
+        let answer = request::with_path(Op::ReadLink, 0, root, &path, [at, buffer.len() as u64, 0, 0])?;
+        buffer.truncate(answer.value as usize);
+        *self.target.lock() = Some(buffer.as_slice().into());
+        Ok(buffer)
+    }
+
+    fn set_attributes(&self, attributes: &Attributes) -> Result<(), Errno> {
+        let resize = attributes.mask & ATTR_SIZE != 0;
+        let guard = resize.then(|| self.content.lock());
+        if resize || attributes.mask & (ATTR_MTIME | ATTR_MTIME_NOW) == 0 {
+            self.settle_mtime()?;
+        }
+        if resize {
+            // ftruncate(2) wants a handle that writes.
+            request::set_attributes(self.handle(true)?.number(), b"", attributes)?;
+        } else {
+            self.with_name(|handle, path| request::set_attributes(handle, path, attributes))?;
+        }
+        self.mark_stale();
+        if resize {
+            self.size.store(attributes.size, Ordering::Release);
+            self.amend(|stat| stat.size = attributes.size);
+            self.shorten_windows(attributes.size);
+        }
+        drop(guard);
+        self.fresh_stat().map(|_| ())
+    }
+
+    fn open(self: Arc<Self>, _flags: u32) -> Result<Arc<dyn FileOps>, Errno> {
+        self.opened();
+        Ok(self)
+    }
+
+    fn get_xattr(&self, name: &[u8]) -> Result<Vec<u8>, Errno> {
+        self.xattr_get(name)
+    }
+    fn set_xattr(&self, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), Errno> {
+        self.xattr_set(name, value, mode)
+    }
+    fn remove_xattr(&self, name: &[u8]) -> Result<(), Errno> {
+        self.xattr_remove(name)
+    }
+    fn list_xattr(&self) -> Result<Vec<u8>, Errno> {
+        self.xattr_list()
+    }
+
+    fn host_lock(&self, kind: i16, flock: bool, start: u64, bytes: u64) -> Option<Result<(), Errno>> {
+        if self.exclusive() || self.kind != S_IFREG && self.kind != S_IFDIR {
+            return None;
+        }
+        let flags = if flock { 0 } else { 2 };
+        let write = self.kind == S_IFREG && kind == linux_abi::fs::F_WRLCK;
+        let answer = self.handle(write).and_then(|handle| {
+            let args = [kind as u64, start, bytes, 0, 0, 0];
+            request::plain(Op::Lock, flags, handle.number(), args)
+        });
+        Some(answer.map(|_| ()))
+    }
+}

@@ -1,0 +1,279 @@
+//! One file of the host.
+//!
+//! Lock order: `content` (sleeps, held while program memory is touched) > address space > everything else here (spin locks, leaves).
+//! The fault path ([`super::mapping`]) therefore never takes `content`.
+
+use super::handle::Handles;
+use super::request;
+use super::tree::HostTree;
+use super::window::FileWindows;
+use crate::errno::{Errno, ENAMETOOLONG, ENOENT, ESTALE};
+use crate::fs::inode::InodeState;
+use crate::sync::Mutex;
+use abi::request::{Attributes, Stat, Time, ATTR_MTIME};
+use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use hal::sync::SpinLock;
+use linux_abi::fs::{PATH_MAX, S_IFDIR, S_IFMT};
+
+pub struct HostInode {
+    pub(super) tree: Arc<HostTree>,
+    pub(super) me: Weak<HostInode>,
+    pub(super) kind: u32,
+    pub(super) key: (u64, u64),
+    /// Names that lead here, the most recently seen first. Empty: the root, or a file whose names are gone.
+    links: SpinLock<Vec<Link>>,
+    is_root: bool,
+    attributes: SpinLock<Known>,
+    pub(super) state: InodeState,
+    pub(super) target: SpinLock<Option<Arc<[u8]>>>,
+    pub(super) handles: SpinLock<Handles>,
+    /// Open files and mappings.
+    pub(super) opens: AtomicU32,
+    /// Pages of the windows are in programs' page tables while this is not 0.
+    pub(super) mapped: AtomicI64,
+    pub(super) windows: SpinLock<FileWindows>,
+    /// Reads that went to the host: a file that is read again and again gets windows.
+    pub(super) heat: AtomicU32,
+    /// Size as reads and faults need it without a lock; authoritative for exclusive trees.
+    pub(super) size: AtomicU64,
+    /// Serialises writes and truncation.
+    pub(super) content: Mutex<()>,
+    /// The whole directory as LIST gave it.
+    pub(super) listing: SpinLock<Option<Arc<Vec<u8>>>>,
+}
+
+pub(super) type Link = (Arc<HostInode>, Arc<[u8]>);
+
+struct Known {
+    stat: Stat,
+    /// Something changed on the host by our doing: ask before answering.
+    stale: bool,
+    /// Bytes were changed through a window at this time: the host does not know.
+    owed_mtime: Option<Time>,
+}
+
+impl HostInode {
+    pub(super) fn new(tree: &Arc<HostTree>, link: Option<Link>, stat: &Stat, target: Option<Vec<u8>>) -> Arc<Self> {
+        let is_root = link.is_none();
+        let links = link.into_iter().collect();
+        Self::build(tree, stat, links, target, is_root)
+    }
+
+    fn build(tree: &Arc<HostTree>, stat: &Stat, links: Vec<Link>, target: Option<Vec<u8>>, is_root: bool) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            tree: tree.clone(),
+            me: me.clone(),
+            kind: stat.mode & S_IFMT,
+            key: (stat.dev, stat.ino),
+            is_root,
+            links: SpinLock::new(links),
+            attributes: SpinLock::new(Known { stat: *stat, stale: false, owed_mtime: None }),
+            state: InodeState::default(),
+            target: SpinLock::new(target.map(Into::into)),
+            handles: SpinLock::default(),
+            opens: AtomicU32::new(0),
+            mapped: AtomicI64::new(0),
+            windows: SpinLock::default(),
+            heat: AtomicU32::new(0),
+            size: AtomicU64::new(stat.size),
+            content: Mutex::new(()),
+            listing: SpinLock::new(None),
+        })
+    }
+
+    /// A file without a name (O_TMPFILE).
+    pub(super) fn nameless(tree: &Arc<HostTree>, stat: &Stat) -> Arc<Self> {
+        Self::build(tree, stat, Vec::new(), None, false)
+    }
+
+    pub(super) fn arc(&self) -> Result<Arc<Self>, Errno> {
+        self.me.upgrade().ok_or(ESTALE)
+    }
+
+    pub(super) fn exclusive(&self) -> bool {
+        self.tree.exclusive
+    }
+
+    /// What the VMM calls this: the root's handle and a path.
+    pub(super) fn name(&self) -> Result<(u32, Vec<u8>), Errno> {
+        self.name_of_child(b"")
+    }
+
+    /// What the VMM calls a child of this directory.
+    pub(super) fn name_of_child(&self, child: &[u8]) -> Result<(u32, Vec<u8>), Errno> {
+        let mut parts: Vec<Arc<[u8]>> = Vec::new();
+        let mut length = child.len();
+        let mut at: Option<Arc<HostInode>> = None;
+        loop {
+            let here = at.as_deref().unwrap_or(self);
+            if here.is_root {
+                break;
+            }
+            let link = here.links.lock().first().cloned();
+            let (parent, name) = link.ok_or(ENOENT)?;
+            length += name.len() + 1;
+            if length >= PATH_MAX {
+                // Too deep to be named from the root: from the handle of a directory on the way.
+                return self.name_by_handle(here, child, &parts);
+            }
+            parts.push(name);
+            at = Some(parent);
+        }
+        Ok((self.tree.handle, join(&parts, child)))
+    }
+
+    fn name_by_handle(&self, directory: &HostInode, child: &[u8], parts: &[Arc<[u8]>]) -> Result<(u32, Vec<u8>), Errno> {
+        if core::ptr::eq(directory, self) && !child.is_empty() && self.kind != S_IFDIR {
+            return Err(ENAMETOOLONG);
+        }
+        let start = directory.known_handle().ok_or(ENAMETOOLONG)?;
+        Ok((start.number(), join(parts, child)))
+    }
+
+    pub(super) fn is_nameless(&self) -> bool {
+        !self.is_root && self.links.lock().is_empty()
+    }
+
+    /// Whether what the host shows under this inode's number is still this file.
+    pub(super) fn is_still(&self, stat: &Stat) -> bool {
+        let known = self.attributes.lock();
+        known.stat.mode & S_IFMT == stat.mode & S_IFMT && known.stat.btime == stat.btime
+    }
+
+    /// Seen under a name: remembers it, and of a shared tree the attributes.
+    pub(super) fn found_at(&self, parent: &Arc<HostInode>, name: &[u8], stat: &Stat) {
+        if !self.is_root {
+            let mut links = self.links.lock();
+            let same = |link: &Link| Arc::ptr_eq(&link.0, parent) && *link.1 == *name;
+            if !links.first().is_some_and(same) {
+                let old: Vec<Link> = if self.kind == S_IFDIR || stat.nlink == 1 {
+                    core::mem::take(&mut *links)
+                } else {
+                    links.extract_if(.., |link| same(link)).collect()
+                };
+                links.insert(0, (parent.clone(), name.into()));
+                drop(links);
+                drop(old);
+            }
+        }
+        if !self.exclusive() {
+            self.learn(stat);
+        }
+    }
+
+    /// Attributes as the host has just told them.
+    pub(super) fn learn(&self, stat: &Stat) {
+        let mut known = self.attributes.lock();
+        if known.stat.mtime != stat.mtime {
+            self.listing.lock().take();
+        }
+        known.stat = *stat;
+        known.stale = false;
+        self.size.store(stat.size, Ordering::Release);
+    }
+
+    /// Attributes without asking: as of the last look.
+    pub(super) fn known(&self) -> Stat {
+        self.attributes.lock().stat
+    }
+
+    /// Changes what is known of it by our own doing.
+    pub(super) fn amend(&self, change: impl FnOnce(&mut Stat)) {
+        change(&mut self.attributes.lock().stat);
+    }
+
+    /// The host changed times, blocks or links by our doing: the next stat asks.
+    pub(super) fn mark_stale(&self) {
+        self.attributes.lock().stale = true;
+    }
+
+    pub(super) fn owe_mtime(&self, time: Time) {
+        let mut known = self.attributes.lock();
+        known.owed_mtime = Some(time);
+        known.stale = true;
+    }
+
+    /// Tells the host the time of writes that it did not see.
+    pub(super) fn settle_mtime(&self) -> Result<(), Errno> {
+        let Some(time) = self.attributes.lock().owed_mtime.take() else { return Ok(()) };
+        let attributes = Attributes { mask: ATTR_MTIME, mtime: time, ..Attributes::default() };
+        self.with_name(|handle, path| request::set_attributes(handle, path, &attributes))
+    }
+
+    /// Calls with the open handle when there is one, else with the name.
+    pub(super) fn with_name<T>(&self, call: impl FnOnce(u32, &[u8]) -> Result<T, Errno>) -> Result<T, Errno> {
+        if let Some(handle) = self.known_handle() {
+            return call(handle.number(), b"");
+        }
+        let (root, path) = self.name()?;
+        call(root, &path)
+    }
+
+    /// Attributes, asked for when they may have changed.
+    pub(super) fn fresh_stat(&self) -> Result<Stat, Errno> {
+        let (stat, must_ask) = {
+            let known = self.attributes.lock();
+            (known.stat, known.stale || !self.exclusive())
+        };
+        if !must_ask {
+            return Ok(stat);
+        }
+        let _ = self.settle_mtime();
+        match self.with_name(request::stat) {
+            Ok(stat) => {
+                self.learn(&stat);
+                Ok(stat)
+            }
+            // Nameless and not open on the host: what was known last is all there is.
+            Err(ENOENT) if self.is_nameless() => Ok(stat),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    pub(super) fn add_link(&self, parent: &Arc<HostInode>, name: &[u8]) {
+        self.links.lock().push((parent.clone(), name.into()));
+    }
+
+    /// A name is gone. True: it was the last.
+    pub(super) fn remove_link(&self, parent: &HostInode, name: &[u8]) -> bool {
+        let mut links = self.links.lock();
+        let removed: Vec<Link> = links.extract_if(.., |link| core::ptr::eq(&*link.0, parent) && *link.1 == *name).collect();
+        let last = links.is_empty();
+        drop(links);
+        drop(removed);
+        last
+    }
+}
+
+fn join(parts: &[Arc<[u8]>], child: &[u8]) -> Vec<u8> {
+    let mut path = Vec::new();
+    for part in parts.iter().rev().map(|part| &**part).chain((!child.is_empty()).then_some(child)) {
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(part);
+    }
+    path
+}
+
+impl Drop for HostInode {
+    fn drop(&mut self) {
+        self.tree.forget(self.key, self);
+        // A long chain of directories that only their children held must not recurse.
+        let mut next: Vec<Link> = core::mem::take(self.links.get_mut());
+        while let Some((parent, _)) = next.pop() {
+            if let Some(mut parent) = Arc::into_inner(parent) {
+                next.append(parent.links.get_mut());
+            }
+        }
+    }
+}
+
+impl HostInode {
+    pub(super) fn known_owner(&self) -> crate::fs::inode::Owner {
+        let known = self.attributes.lock();
+        crate::fs::inode::Owner { mode: known.stat.mode, uid: known.stat.uid, gid: known.stat.gid }
+    }
+}

@@ -1,0 +1,98 @@
+//! Mapped host files: pages are the host's page cache, shown through windows. Nothing is copied until a private mapping is written.
+
+use super::inode::HostInode;
+use super::request;
+use crate::errno::{Errno, EFAULT};
+use crate::fs::Location;
+use crate::mm::Pages;
+use abi::request::Op;
+use alloc::string::String;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
+use hal::frame::Page;
+
+const PAGE: u64 = 4096;
+
+/// The mappable object of an open file. It counts as an open: the file outlives its name while it is mapped.
+pub struct Mapping {
+    inode: Arc<HostInode>,
+    location: Option<Location>,
+}
+
+impl Mapping {
+    pub fn new(inode: Arc<HostInode>, location: Option<Location>) -> Arc<Self> {
+        inode.opened();
+        Arc::new(Self { inode, location })
+    }
+
+    fn pages_in_file(&self) -> u64 {
+        self.inode.size.load(Ordering::Acquire).div_ceil(PAGE)
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        self.inode.closed();
+    }
+}
+
+impl Pages for Mapping {
+    fn page(&self, index: u64, write: bool) -> Result<Page, Errno> {
+        if index >= self.pages_in_file() {
+            // Somebody else may have made a shared file longer.
+            if self.inode.exclusive() {
+                return Err(EFAULT);
+            }
+            self.inode.fresh_stat()?;
+            if index >= self.pages_in_file() {
+                return Err(EFAULT);
+            }
+        }
+        let (window, offset) = self.inode.make_window(index * PAGE, write)?;
+        Ok(Page::Window(window.address(offset)))
+    }
+
+    fn around(&self, index: u64, most: usize, write: bool) -> Vec<Page> {
+        if index >= self.pages_in_file() {
+            return Vec::new();
+        }
+        let Ok((window, offset)) = self.inode.make_window(index * PAGE, write) else { return Vec::new() };
+        let in_window = window.valid().saturating_sub(offset) / PAGE;
+        let in_file = self.pages_in_file().saturating_sub(index);
+        let count = in_window.min(in_file).min(most as u64);
+        (0..count).map(|n| Page::Window(window.address(offset + n * PAGE))).collect()
+    }
+
+    fn size(&self) -> u64 {
+        self.inode.size.load(Ordering::Acquire)
+    }
+
+    fn identity(&self) -> (u64, u64) {
+        self.inode.key
+    }
+
+    fn version(&self) -> Option<u64> {
+        if !self.inode.exclusive() || self.inode.windows.lock().writable {
+            return None;
+        }
+        let stat = self.inode.known();
+        Some((stat.mtime.sec as u64) << 30 ^ u64::from(stat.mtime.nsec) ^ stat.size << 40)
+    }
+
+    fn name(&self) -> String {
+        let Some(location) = &self.location else { return String::new() };
+        let root = crate::sched::current().fs().root();
+        String::from_utf8_lossy(&location.display_path(&root)).into_owned()
+    }
+
+    fn mapped(&self, delta: i64, _writable: bool) {
+        self.inode.mapped.fetch_add(delta, Ordering::SeqCst);
+    }
+
+    fn sync(&self, start: u64, end: u64) -> Result<(), Errno> {
+        self.inode.mark_stale();
+        let handle = self.inode.handle(false)?;
+        request::plain(Op::Sync, 3, handle.number(), [start, end - start, 7, 0, 0, 0]).map(|_| ())
+    }
+}

@@ -1,0 +1,21 @@
+//! Host trees: directories of the host that the VMM holds as descriptors, served over host requests.
+//!
+//! An object is named to the VMM as (root handle, relative path): the path comes from the inode's first link. Open handles are made when
+//! bytes move, not when the guest opens, and are kept on the inode for the next time. Of an `exclusive` tree everything is cached:
+//! attributes, names, absence, file contents (as windows onto the host's page cache); of a shared one only handles and windows.
+
+mod deferred;
+mod directory;
+mod handle;
+mod inode;
+mod mapping;
+mod regular;
+pub(in crate::fs) mod request;
+mod tree;
+mod window;
+mod xattr;
+
+pub use handle::Handle;
+pub use inode::HostInode;
+pub use tree::HostTree;
+pub use window::init as init_windows;

@@ -1,0 +1,226 @@
+//! Reads and writes of regular host files.
+//!
+//! A file of an exclusive tree that is read repeatedly is copied straight out of its windows, without a host request; overwrites go into
+//! them the same way. What changes the size, and everything on shared volumes, is a host request on the program's own pages.
+
+use super::inode::HostInode;
+use super::request;
+use crate::errno::{Errno, EFBIG, EINVAL, EISDIR};
+use crate::fs::file::{FileOps, OpenFile, SeekFrom};
+use crate::fs::inode::now;
+use crate::io::IoBuffer;
+use crate::mm::Pages;
+use crate::SysResult;
+use abi::request::Op;
+use alloc::sync::Arc;
+use core::any::Any;
+use core::sync::atomic::Ordering;
+use linux_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, O_DSYNC, S_IFDIR, S_IFREG};
+
+/// Reads of a file that go to the host before it gets windows, and the size from which a single read is left to the host.
+const COLD_READS: u32 = 2;
+const LARGE: usize = 128 << 10;
+
+impl HostInode {
+    pub(super) fn opened(&self) {
+        self.opens.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The last user of a file without a name frees it on the host.
+    pub(super) fn closed(&self) {
+        if self.opens.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_nameless() {
+            self.drop_windows();
+            self.drop_handles();
+        }
+    }
+
+    fn read_exclusive(&self, buffer: &mut IoBuffer<'_>, offset: u64) -> SysResult {
+        let size = self.size.load(Ordering::Acquire);
+        let want = (buffer.remaining() as u64).min(size.saturating_sub(offset)) as usize;
+        let mut done = 0;
+        while done < want {
+            let at = offset + done as u64;
+            let left = want - done;
+            let moved = match self.readable_window(at, left) {
+                Some((window, inside)) => {
+                    let bytes = left.min(window.valid().saturating_sub(inside) as usize);
+                    buffer.put_physical(window.address(inside), bytes)
+                }
+                None => request::read_at(self.handle(false)?.number(), buffer, at, left),
+            };
+            match moved {
+                Ok(0) => break,
+                Ok(moved) => done += moved,
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            }
+        }
+        Ok(done)
+    }
+
+    /// The window to copy from; None: this read is better left to the host.
+    fn readable_window(&self, at: u64, bytes: usize) -> Option<(Arc<super::window::Window>, u64)> {
+        if let Some(found) = self.window_at(at, false) {
+            return Some(found);
+        }
+        if bytes >= LARGE || self.heat.fetch_add(1, Ordering::Relaxed) < COLD_READS {
+            return None;
+        }
+        self.make_window(at, false).ok()
+    }
+
+    /// An overwrite of allocated blocks through a writable window. None: not possible that way.
+    fn overwrite(&self, buffer: &mut IoBuffer<'_>, offset: u64) -> Option<SysResult> {
+        let bytes = buffer.remaining();
+        let size = self.size.load(Ordering::Acquire);
+        let allocated = self.known().blocks * 512 >= size;
+        if bytes == 0 || bytes >= LARGE || offset + bytes as u64 > size || !allocated {
+            return None;
+        }
+        let (window, inside) = match self.window_at(offset, true) {
+            Some(found) => found,
+            None if self.heat.fetch_add(1, Ordering::Relaxed) < COLD_READS => return None,
+            None => self.make_window(offset, true).ok()?,
+        };
+        if inside + bytes as u64 > window.valid() {
+            return None;
+        }
+        let moved = buffer.get_physical(window.address(inside), bytes);
+        self.owe_mtime(now());
+        Some(moved)
+    }
+
+    fn write_locked(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>, offset: u64) -> SysResult {
+        let sync = file.flags() & O_DSYNC != 0;
+        if !sync {
+            if let Some(done) = self.overwrite(buffer, offset) {
+                return done;
+            }
+        }
+        let handle = self.handle(true)?;
+        let done = request::write_at(handle.number(), buffer, offset)?;
+        self.wrote(offset + done as u64);
+        if sync {
+            self.sync_now(file.flags() & linux_abi::fs::O_SYNC != linux_abi::fs::O_SYNC)?;
+        }
+        Ok(done)
+    }
+
+    fn wrote(&self, end: u64) {
+        self.size.fetch_max(end, Ordering::AcqRel);
+        self.amend(|stat| stat.size = stat.size.max(end));
+        self.mark_stale();
+    }
+
+    fn sync_now(&self, data_only: bool) -> Result<(), Errno> {
+        self.settle_mtime()?;
+        request::plain(Op::Sync, u16::from(data_only), self.handle(false)?.number(), [0; 6]).map(|_| ())
+    }
+}
+
+impl FileOps for HostInode {
+    fn seekable(&self) -> bool {
+        true
+    }
+
+    fn read_at(&self, _file: &OpenFile, buffer: &mut IoBuffer<'_>, offset: u64) -> SysResult {
+        if self.kind == S_IFDIR {
+            return Err(EISDIR);
+        }
+        if self.exclusive() {
+            return self.read_exclusive(buffer, offset);
+        }
+        let most = buffer.remaining();
+        request::read_at(self.handle(false)?.number(), buffer, offset, most)
+    }
+
+    fn write_at(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>, offset: u64) -> SysResult {
+        if offset.checked_add(buffer.remaining() as u64).is_none_or(|end| end > i64::MAX as u64) {
+            return Err(EFBIG);
+        }
+        let _content = self.content.lock();
+        self.write_locked(file, buffer, offset)
+    }
+
+    fn append(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> Result<(usize, u64), Errno> {
+        let _content = self.content.lock();
+        if self.exclusive() {
+            let offset = self.size.load(Ordering::Acquire);
+            return self.write_locked(file, buffer, offset).map(|done| (done, offset + done as u64));
+        }
+        let (done, end) = request::append(self.handle(true)?.number(), buffer)?;
+        self.wrote(end);
+        if file.flags() & O_DSYNC != 0 {
+            self.sync_now(true)?;
+        }
+        Ok((done, end))
+    }
+
+    fn seek(&self, _file: &OpenFile, current: u64, to: SeekFrom) -> Result<u64, Errno> {
+        if self.kind == S_IFDIR {
+            return crate::fs::directory::seek(current, to);
+        }
+        let size = if self.exclusive() { self.size.load(Ordering::Acquire) } else { self.fresh_stat()?.size };
+        crate::fs::file::seek_in(size, current, to)
+    }
+
+    fn read_directory(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
+        let inode = self.arc()?;
+        crate::fs::directory::fill(&*inode, file, buffer)
+    }
+
+    fn pages(&self, file: &OpenFile) -> Result<Arc<dyn Pages>, Errno> {
+        if self.kind != S_IFREG {
+            return Err(crate::errno::ENODEV);
+        }
+        Ok(super::mapping::Mapping::new(self.arc()?, file.location.clone()))
+    }
+
+    fn sync(&self, _file: &OpenFile, data_only: bool) -> Result<(), Errno> {
+        self.sync_now(data_only)
+    }
+
+    fn allocate(&self, _file: &OpenFile, mode: u32, offset: u64, bytes: u64) -> Result<(), Errno> {
+        if self.kind != S_IFREG {
+            return Err(if self.kind == S_IFDIR { EISDIR } else { crate::errno::ENODEV });
+        }
+        let _content = self.content.lock();
+        request::plain(Op::Allocate, 0, self.handle(true)?.number(), [u64::from(mode), offset, bytes, 0, 0, 0])?;
+        self.mark_stale();
+        if mode & (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE) == 0 {
+            self.fresh_stat()?;
+        }
+        Ok(())
+    }
+
+    fn copy_to(&self, from: u64, target: &Arc<dyn FileOps>, to: u64, bytes: usize) -> Option<SysResult> {
+        let target = target.as_any().downcast_ref::<HostInode>()?;
+        if self.kind != S_IFREG || target.kind != S_IFREG {
+            return Some(Err(EINVAL));
+        }
+        Some(self.copy_on_host(from, target, to, bytes))
+    }
+
+    fn release(&self, _file: &OpenFile) {
+        self.closed();
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl HostInode {
+    fn copy_on_host(&self, from: u64, target: &HostInode, to: u64, bytes: usize) -> SysResult {
+        self.settle_mtime()?;
+        let source = self.handle(false)?;
+        let _content = target.content.lock();
+        let sink = target.handle(true)?;
+        let args = [from, u64::from(sink.number()), to, bytes as u64, 0, 0];
+        let done = request::plain(Op::Copy, 0, source.number(), args)?.value as usize;
+        if done > 0 {
+            target.wrote(to + done as u64);
+        }
+        Ok(done)
+    }
+}

@@ -1,0 +1,201 @@
+//! The file requests as functions. Buffers are heap memory, which is physically contiguous, or pinned program memory.
+
+use crate::errno::{Errno, EFAULT, EIO};
+use crate::host::call;
+use crate::io::IoBuffer;
+use crate::sched;
+use abi::request::{Attributes, Op, Segment, Stat, STREAM};
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+use hal::host::{Answer, Request};
+use hal::phys;
+
+/// Most bytes of one read or write request.
+const MOST: usize = 1 << 20;
+/// Transfers up to this are bounced through the heap: cheaper than pinning.
+const BOUNCE: usize = 2048;
+
+pub fn gpa(bytes: &[u8]) -> u64 {
+    if bytes.is_empty() {
+        0
+    } else {
+        phys::slice_address(bytes)
+    }
+}
+
+fn path_args(path: &[u8]) -> (u64, u64) {
+    (gpa(path), path.len() as u64)
+}
+
+pub fn stat_handle(handle: u32) -> Result<Stat, Errno> {
+    stat(handle, b"")
+}
+
+pub fn stat(handle: u32, path: &[u8]) -> Result<Stat, Errno> {
+    let stat = Box::new(Stat::default());
+    let (at, bytes) = path_args(path);
+    call(&Request::new(Op::Stat, handle, [at, bytes, phys::address_of(&*stat), 0, 0, 0]), &[])?;
+    Ok(*stat)
+}
+
+/// What WALK found: attributes of each component, the target when the last one is a symbolic link, and why it stopped.
+pub struct Walked {
+    pub stats: Vec<Stat>,
+    pub target: Option<Vec<u8>>,
+    pub errno: Option<Errno>,
+}
+
+pub fn walk(handle: u32, path: &[u8], components: usize) -> Result<Walked, Errno> {
+    let room = components * core::mem::size_of::<Stat>() + linux_abi::fs::PATH_MAX;
+    let mut buffer: Vec<Stat> = alloc::vec![Stat::default(); room.div_ceil(core::mem::size_of::<Stat>())];
+    let at = phys::address_of(buffer.as_ptr());
+    let (path_at, bytes) = path_args(path);
+    let answer = call(&Request::new(Op::Walk, handle, [path_at, bytes, at, room as u64, 0, 0]), &[])?;
+    let found = (answer.value as usize).min(components);
+    let target = (answer.out[1] != 0).then(|| {
+        let mut text = alloc::vec![0; (answer.out[1] as usize).min(linux_abi::fs::PATH_MAX)];
+        phys::read(at + (found * core::mem::size_of::<Stat>()) as u64, &mut text);
+        text
+    });
+    buffer.truncate(found);
+    let errno = (answer.out[0] != 0).then_some(Errno(answer.out[0] as i32));
+    Ok(Walked { stats: buffer, target, errno })
+}
+
+/// The new handle and, when asked for, its attributes.
+pub fn open(handle: u32, path: &[u8], flags: u32, mode: u32, owner: (u32, u32)) -> Result<(u32, Stat), Errno> {
+    let stat = Box::new(Stat::default());
+    let (at, bytes) = path_args(path);
+    let owner = u64::from(owner.0) | u64::from(owner.1) << 32;
+    let args = [at, bytes, u64::from(flags), u64::from(mode), owner, phys::address_of(&*stat)];
+    let answer = call(&Request::new(Op::Open, handle, args), &[])?;
+    Ok((answer.value as u32, *stat))
+}
+
+pub fn set_attributes(handle: u32, path: &[u8], attributes: &Attributes) -> Result<(), Errno> {
+    let attributes = Box::new(*attributes);
+    let (at, bytes) = path_args(path);
+    call(&Request::new(Op::SetAttributes, handle, [at, bytes, phys::address_of(&*attributes), 0, 0, 0]), &[]).map(|_| ())
+}
+
+/// A call with one path and up to four more arguments.
+pub fn with_path(op: Op, flags: u16, handle: u32, path: &[u8], more: [u64; 4]) -> Result<Answer, Errno> {
+    let (at, bytes) = path_args(path);
+    call(&Request::new(op, handle, [at, bytes, more[0], more[1], more[2], more[3]]).with_flags(flags), &[])
+}
+
+/// A call with two names, the second below a second handle.
+pub fn with_two(op: Op, flags: u16, handle: u32, path: &[u8], second: u32, second_path: &[u8]) -> Result<(), Errno> {
+    let (at, bytes) = path_args(path);
+    let (second_at, second_bytes) = path_args(second_path);
+    let args = [at, bytes, second_at, second_bytes, u64::from(second), 0];
+    call(&Request::new(op, handle, args).with_flags(flags), &[]).map(|_| ())
+}
+
+pub fn list(handle: u32, cookie: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let answer = call(&Request::new(Op::List, handle, [cookie, gpa(buffer), buffer.len() as u64, 0, 0, 0]), &[])?;
+    Ok((answer.value as usize).min(buffer.len()))
+}
+
+pub fn plain(op: Op, flags: u16, handle: u32, args: [u64; 6]) -> Result<Answer, Errno> {
+    call(&Request::new(op, handle, args).with_flags(flags), &[])
+}
+
+/// One READ or WRITE between the buffer and the host; bytes moved (0: end of file), and the answer's out[0].
+fn transfer(op: Op, handle: u32, buffer: &mut IoBuffer<'_>, args: [u64; 6]) -> Result<(usize, u64), Errno> {
+    let request = Request::new(op, handle, args);
+    let want = buffer.remaining().min(MOST);
+    if let Some(at) = buffer.kernel_address() {
+        let segment = [Segment { gpa: at, bytes: want as u64 }];
+        let answer = call(&request, &segment)?;
+        let moved = (answer.value as usize).min(want);
+        buffer.advance(moved);
+        return Ok((moved, answer.out[0]));
+    }
+    if want <= BOUNCE {
+        let mut bounce = alloc::vec![0u8; want];
+        if op == Op::Write {
+            let got = buffer.get(&mut bounce)?;
+            bounce.truncate(got);
+        }
+        let segment = [Segment { gpa: gpa(&bounce), bytes: bounce.len() as u64 }];
+        let answer = match call(&request, &segment) {
+            Ok(answer) => answer,
+            Err(errno) => {
+                if op == Op::Write {
+                    buffer.rewind(bounce.len());
+                }
+                return Err(errno);
+            }
+        };
+        let moved = (answer.value as usize).min(bounce.len());
+        if op == Op::Write {
+            buffer.rewind(bounce.len() - moved);
+            return Ok((moved, answer.out[0]));
+        }
+        return buffer.put(&bounce[..moved]).map(|moved| (moved, answer.out[0]));
+    }
+    let memory = sched::current().memory().ok_or(EFAULT)?;
+    let ranges = limit(buffer.user_remaining(), want);
+    let pinned = memory.pin(&ranges, op == Op::Read)?;
+    let count = pinned.segments.len().min(abi::request::MAX_SEGMENTS);
+    let answer = call(&request, &pinned.segments[..count])?;
+    drop(pinned);
+    let moved = (answer.value as usize).min(want);
+    buffer.advance(moved);
+    Ok((moved, answer.out[0]))
+}
+
+/// The first `most` bytes of the ranges.
+fn limit(mut ranges: Vec<(u64, usize)>, most: usize) -> Vec<(u64, usize)> {
+    let mut left = most;
+    for range in &mut ranges {
+        range.1 = range.1.min(left);
+        left -= range.1;
+    }
+    ranges.retain(|range| range.1 > 0);
+    ranges
+}
+
+/// pread(2): until the buffer is full or the file ends.
+pub fn read_at(handle: u32, buffer: &mut IoBuffer<'_>, offset: u64, most: usize) -> Result<usize, Errno> {
+    let mut done = 0;
+    while done < most && buffer.remaining() > 0 {
+        match transfer(Op::Read, handle, buffer, [offset + done as u64, 0, 0, 0, 0, 0]) {
+            Ok((0, _)) => break,
+            Ok((moved, _)) => done += moved,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// pwrite(2), all of the buffer if the host takes it.
+pub fn write_at(handle: u32, buffer: &mut IoBuffer<'_>, offset: u64) -> Result<usize, Errno> {
+    let mut done = 0;
+    while buffer.remaining() > 0 {
+        match transfer(Op::Write, handle, buffer, [offset + done as u64, 0, 0, 0, 0, 0]) {
+            Ok((0, _)) => return if done == 0 { Err(EIO) } else { Ok(done) },
+            Ok((moved, _)) => done += moved,
+            Err(errno) if done == 0 => return Err(errno),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
+/// An appending write: bytes, and the offset behind them.
+pub fn append(handle: u32, buffer: &mut IoBuffer<'_>) -> Result<(usize, u64), Errno> {
+    transfer(Op::Write, handle, buffer, [0, 1, 0, 0, 0, 0])
+}
+
+/// readv(2) of a stream, once.
+pub fn read_stream(handle: u32, buffer: &mut IoBuffer<'_>) -> Result<usize, Errno> {
+    transfer(Op::Read, handle, buffer, [STREAM, 0, 0, 0, 0, 0]).map(|(moved, _)| moved)
+}
+
+/// writev(2) of a stream, once.
+pub fn write_stream(handle: u32, buffer: &mut IoBuffer<'_>) -> Result<usize, Errno> {
+    transfer(Op::Write, handle, buffer, [STREAM, 0, 0, 0, 0, 0]).map(|(moved, _)| moved)
+}

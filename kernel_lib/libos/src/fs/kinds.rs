@@ -1,0 +1,46 @@
+//! File systems by the name that a mount gives them.
+
+use super::inode::{FileSystem, NewNode};
+use super::tmpfs::{Options, TmpFs};
+use crate::errno::{Errno, ENODEV};
+use abi::config::{ContainerSpec, MountSpec};
+use alloc::sync::Arc;
+use linux_abi::fs::{makedev, S_IFCHR, S_IFDIR};
+
+/// A file system of this kind for the container. ENODEV: no such kind.
+pub fn make(kind: &str, spec: &MountSpec, _container: &ContainerSpec) -> Result<Arc<dyn FileSystem>, Errno> {
+    match kind {
+        "devtmpfs" => devices(spec),
+        "proc" | "sysfs" | "cgroup" | "devpts" => Ok(TmpFs::new(&Options { mode: 0o555, ..Options::default() })),
+        _ => Err(ENODEV),
+    }
+}
+
+/// /dev: the nodes every container has (OCI runtime-spec, config-linux, "Default Devices").
+fn devices(spec: &MountSpec) -> Result<Arc<dyn FileSystem>, Errno> {
+    let mut options = Options::parse(spec.options.iter().map(alloc::string::String::as_str), false)?;
+    if !spec.options.iter().any(|option| option.starts_with("mode=")) {
+        options.mode = 0o755;
+    }
+    let fs = TmpFs::new(&options);
+    let root = fs.root();
+    for (name, minor) in [("null", 3), ("zero", 5), ("full", 7), ("random", 8), ("urandom", 9)] {
+        root.create(name.as_bytes(), &NewNode { mode: S_IFCHR | 0o666, uid: 0, gid: 0, rdev: makedev(1, minor) })?;
+    }
+    root.create(b"tty", &NewNode { mode: S_IFCHR | 0o666, uid: 0, gid: 5, rdev: makedev(5, 0) })?;
+    let link = NewNode { mode: linux_abi::fs::S_IFLNK | 0o777, uid: 0, gid: 0, rdev: 0 };
+    for (name, target) in [
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+        ("core", "/proc/kcore"),
+        ("ptmx", "pts/ptmx"),
+    ] {
+        root.symlink(name.as_bytes(), target.as_bytes(), &link)?;
+    }
+    for name in ["pts", "shm", "mqueue"] {
+        root.create(name.as_bytes(), &NewNode { mode: S_IFDIR | 0o755, uid: 0, gid: 0, rdev: 0 })?;
+    }
+    Ok(fs)
+}
