@@ -240,6 +240,12 @@ impl Frame {
         Some(frame)
     }
 
+    /// Overwrites the page with a copy of any page (RAM or DAX window).
+    pub fn copy_from(&self, page: &Page) {
+        // SAFETY: both are whole pages of the direct map, held by the caller. A racing writer tears only its own data.
+        unsafe { core::ptr::copy(phys::pointer::<u8>(page.address()), self.pointer(), PAGE) };
+    }
+
     /// `2^order` adjacent pages that read as zeros (`zero`) or hold whatever. One lock for all of them, and one segment for the host.
     pub fn run(order: usize, zero: bool) -> Option<Run> {
         let (pfn, is_zero) = take(order)?;

@@ -21,8 +21,13 @@ const DIRTY: u64 = 1 << 6;
 const OWNED: u64 = 1 << 9;
 /// Software: the page is mapped without any access right (PROT_NONE): not present, but owned.
 const PARKED: u64 = 1 << 10;
+/// Software: mapped ahead of need; nobody has asked for it yet.
+const AHEAD: u64 = 1 << 11;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Frames that may wait for one flush (their list is heap memory).
+const MOST_RESTING: usize = 16384;
 
 /// Access rights of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -95,6 +100,32 @@ impl Root {
 
 pub struct PageTable {
     root: alloc::sync::Arc<Root>,
+    /// Entries that hold RAM frames, and entries that point to window pages.
+    resident: (usize, usize),
+}
+
+/// What a leaf entry says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Guest-physical address of the page.
+    pub address: u64,
+    /// A counted RAM frame (else a window page), and how many references it has.
+    pub ram: bool,
+    pub references: u32,
+    pub rights: Rights,
+    /// Mapped ahead, not asked for.
+    pub ahead: bool,
+}
+
+/// How a page is inherited (see [`PageTable::inherit`]).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inherit {
+    /// Not at all.
+    Skip,
+    /// The same page in both, with these rights in both.
+    Share(Rights),
+    /// A copy of its own, with the parent's rights; when there is no memory, as `Share` with these rights.
+    Copy(Rights),
 }
 
 const fn index(address: u64, level: u32) -> usize {
@@ -108,7 +139,7 @@ impl PageTable {
         let table = phys::pointer::<u64>(frame.address());
         // SAFETY: a whole page of our own.
         unsafe { *table.add(255) = layout::SHARED_PDPT | PRESENT | WRITE | USER | ACCESSED };
-        Some(Self { root: alloc::sync::Arc::new(Root { frame, tables: SpinLock::default(), loaded: AtomicU64::new(0) }) })
+        Some(Self { root: alloc::sync::Arc::new(Root { frame, tables: SpinLock::default(), loaded: AtomicU64::new(0) }), resident: (0, 0) })
     }
 
     pub fn root(&self) -> &alloc::sync::Arc<Root> {
@@ -118,6 +149,18 @@ impl PageTable {
     /// Pages of tables, for the statistics.
     pub fn table_pages(&self) -> usize {
         self.root.tables.lock().len() + 1
+    }
+
+    /// Pages of RAM and of the window that are mapped.
+    pub fn resident(&self) -> (usize, usize) {
+        self.resident
+    }
+
+    fn count(&mut self, entry: u64, sign: isize) {
+        if entry & (PRESENT | PARKED) != 0 {
+            let count = if entry & OWNED != 0 { &mut self.resident.0 } else { &mut self.resident.1 };
+            *count = count.wrapping_add_signed(sign);
+        }
     }
 
     /// The leaf table's entry for `address`; builds the upper levels when `build`.
@@ -179,8 +222,11 @@ impl PageTable {
         let entry = self.leaf(address, true).ok_or(())?;
         // SAFETY: a leaf entry of this space; &mut self is the lock.
         let old = unsafe { entry.read_volatile() };
+        let new = Self::encode(page, rights);
         // SAFETY: as above.
-        unsafe { entry.write_volatile(Self::encode(page, rights)) };
+        unsafe { entry.write_volatile(new) };
+        self.count(old, -1);
+        self.count(new, 1);
         if old & PRESENT != 0 {
             flush.stale(address);
         }
@@ -204,6 +250,214 @@ impl PageTable {
             window => window,
         };
         Some((page, Self::decode_rights(value)))
+    }
+
+    /// What is mapped at `address`, without taking a reference.
+    pub fn entry(&mut self, address: u64) -> Option<Entry> {
+        let entry = self.leaf(address, false)?;
+        // SAFETY: as in map.
+        let value = unsafe { entry.read_volatile() };
+        (value & (PRESENT | PARKED) != 0).then(|| Self::describe(value))
+    }
+
+    /// Somebody asked for the page: it no longer counts as mapped ahead.
+    pub fn ask(&mut self, address: u64) {
+        if let Some(entry) = self.leaf(address, false) {
+            // SAFETY: as in map; a software bit, which no translation depends on.
+            unsafe {
+                let value = entry.read_volatile();
+                if value & AHEAD != 0 {
+                    entry.write_volatile(value & !AHEAD);
+                }
+            }
+        }
+    }
+
+    fn describe(value: u64) -> Entry {
+        let ram = value & OWNED != 0;
+        let references = if ram {
+            // SAFETY: borrowed for the count only; the entry keeps its reference.
+            let frame = unsafe { Frame::from_raw(((value & ADDRESS) >> 12) as u32) };
+            let count = frame.references();
+            let _ = frame.into_raw();
+            count
+        } else {
+            1
+        };
+        Entry { address: value & ADDRESS, ram, references, rights: Self::decode_rights(value), ahead: value & AHEAD != 0 }
+    }
+
+    /// Maps pages where there are none: `next(address)` gives the page for each absent entry of `[start, end)` in turn; None ends it.
+    /// What is there stays. Everything but `wanted` counts as mapped ahead of need. A leaf table that does not exist yet is filled
+    /// before it is hung in: one store to a live directory instead of one per page. Gives the pages mapped; Err: no memory for tables.
+    pub fn fill(
+        &mut self,
+        start: u64,
+        end: u64,
+        wanted: u64,
+        mut next: impl FnMut(u64) -> Option<(Page, Rights)>,
+    ) -> Result<usize, ()> {
+        let mut address = start;
+        let mut mapped = 0;
+        while address < end {
+            let stop = ((address | 0x1f_ffff) + 1).min(end);
+            let existing = self.leaf(address, false);
+            let new_table = if existing.is_none() { Some(Frame::zeroed().ok_or(())?) } else { None };
+            let first = match (&existing, &new_table) {
+                (Some(entry), _) => *entry,
+                (None, Some(frame)) => phys::pointer::<u64>(frame.address()).wrapping_add(index(address, 0)),
+                (None, None) => return Err(()),
+            };
+            let mut ended = false;
+            let before = mapped;
+            for (offset, at) in (address..stop).step_by(4096).enumerate() {
+                // SAFETY: entries of one leaf table, up to its end; &mut self is the lock.
+                let entry = unsafe { first.add(offset) };
+                // SAFETY: as above.
+                if unsafe { entry.read_volatile() } & (PRESENT | PARKED) != 0 {
+                    continue;
+                }
+                let Some((page, rights)) = next(at) else {
+                    ended = true;
+                    break;
+                };
+                let value = Self::encode(page, rights) | if at == wanted { 0 } else { AHEAD };
+                // SAFETY: as above.
+                unsafe { entry.write_volatile(value) };
+                self.count(value, 1);
+                mapped += 1;
+            }
+            if let Some(frame) = new_table.filter(|_| mapped > before) {
+                self.hang_in(address, frame)?;
+            }
+            if ended {
+                break;
+            }
+            address = stop;
+        }
+        Ok(mapped)
+    }
+
+    /// Puts a filled leaf table into the tree. On Err its pages are lost to the space: they are given back.
+    fn hang_in(&mut self, address: u64, leaf: Frame) -> Result<(), ()> {
+        let mut table = phys::pointer::<u64>(self.root.address());
+        for level in (1..=3).rev() {
+            // SAFETY: `table` is one of this space's table pages.
+            let entry = unsafe { table.add(index(address, level)) };
+            // SAFETY: as above.
+            let value = unsafe { entry.read_volatile() };
+            if level > 1 && value & PRESENT != 0 {
+                table = phys::pointer(value & ADDRESS);
+                continue;
+            }
+            // The missing levels hang below the leaf's future parent, built from the bottom.
+            let mut child = leaf;
+            for lower in 1..level {
+                let Some(frame) = Frame::zeroed() else {
+                    self.discard(&child, lower - 1);
+                    return Err(());
+                };
+                // SAFETY: a whole fresh page of ours.
+                unsafe { *phys::pointer::<u64>(frame.address()).add(index(address, lower)) = child.address() | PRESENT | WRITE | USER | ACCESSED };
+                self.root.tables.lock().push(child);
+                child = frame;
+            }
+            // SAFETY: as above.
+            unsafe { entry.write_volatile(child.address() | PRESENT | WRITE | USER | ACCESSED) };
+            self.root.tables.lock().push(child);
+            return Ok(());
+        }
+        Ok(())
+    }
+
+    /// Gives back the pages of a leaf table that could not be hung in (`level` 0; higher ones hold nothing but the leaf below them).
+    fn discard(&mut self, table: &Frame, level: u32) {
+        let mut leaf = table.address();
+        for _ in 0..level {
+            // SAFETY: a table page of ours with one entry.
+            let entries = unsafe { core::slice::from_raw_parts(phys::pointer::<u64>(leaf), 512) };
+            match entries.iter().find(|&&entry| entry & PRESENT != 0) {
+                Some(entry) => leaf = entry & ADDRESS,
+                None => return,
+            }
+        }
+        for offset in 0..512 {
+            // SAFETY: entries of the leaf table, which no walker has seen.
+            let value = unsafe { *phys::pointer::<u64>(leaf).add(offset) };
+            self.count(value, -1);
+            drop(Self::decode_owned(value));
+        }
+    }
+
+    /// Fills a child's table from this one for `[start, end)` (fork): `choose` says how each page is inherited. Rights that this space
+    /// loses go to `flush`. Err: no memory for tables.
+    pub fn inherit(
+        &mut self,
+        child: &mut Self,
+        start: u64,
+        end: u64,
+        flush: &mut Flush,
+        mut choose: impl FnMut(u64, &Entry) -> Inherit,
+    ) -> Result<(), ()> {
+        let mut leaf: (u64, *mut u64) = (u64::MAX, core::ptr::null_mut());
+        let mut failed = false;
+        let mut added = (0, 0);
+        self.each(start, end, |address, entry| {
+            // SAFETY: as in map.
+            let value = unsafe { entry.read_volatile() };
+            let described = Self::describe(value);
+            let choice = choose(address, &described);
+            if choice == Inherit::Skip || failed {
+                return;
+            }
+            let table = address & !0x1f_ffff;
+            if leaf.0 != table {
+                match child.leaf(table, true) {
+                    Some(pointer) => leaf = (table, pointer),
+                    None => {
+                        failed = true;
+                        return;
+                    }
+                }
+            }
+            let copy = match choice {
+                Inherit::Copy(_) => {
+                    let source = Page::Window(described.address);
+                    Frame::copy_of(&source)
+                }
+                _ => None,
+            };
+            let (page, child_rights, own_rights) = match (copy, choice) {
+                (Some(frame), _) => (Page::Ram(frame), described.rights, described.rights),
+                (None, Inherit::Share(rights) | Inherit::Copy(rights)) if described.ram => {
+                    // SAFETY: borrowed to clone; the entry keeps its reference.
+                    let frame = unsafe { Frame::from_raw((described.address >> 12) as u32) };
+                    let shared = frame.clone();
+                    let _ = frame.into_raw();
+                    (Page::Ram(shared), rights, rights)
+                }
+                (None, Inherit::Share(rights) | Inherit::Copy(rights)) => (Page::Window(described.address), rights, rights),
+                (None, Inherit::Skip) => return,
+            };
+            if matches!(page, Page::Ram(_)) {
+                added.0 += 1;
+            } else {
+                added.1 += 1;
+            }
+            let encoded = Self::encode(page, child_rights) | value & AHEAD;
+            // SAFETY: the child's leaf entry; nobody runs in the child yet.
+            unsafe { leaf.1.add(index(address, 0)).write_volatile(encoded) };
+            if own_rights != described.rights {
+                // SAFETY: as in map.
+                unsafe { entry.write_volatile(value & (ADDRESS | OWNED | AHEAD) | own_rights.bits()) };
+                if described.rights.write && !own_rights.write {
+                    flush.stale(address);
+                }
+            }
+        });
+        child.resident.0 += added.0;
+        child.resident.1 += added.1;
+        if failed { Err(()) } else { Ok(()) }
     }
 
     /// Calls `visit(address, entry)` for every leaf entry in use in `[start, end)`; tables that are absent are skipped whole.
@@ -244,51 +498,61 @@ impl PageTable {
         address + 4096
     }
 
-    /// Visits mapped pages in `[start, end)` without taking references: (address, physical address, is RAM, rights).
-    pub fn scan(&mut self, start: u64, end: u64, mut visit: impl FnMut(u64, u64, bool, Rights)) {
+    /// Visits mapped pages in `[start, end)` without taking references.
+    pub fn scan(&mut self, start: u64, end: u64, mut visit: impl FnMut(u64, &Entry)) {
         self.each(start, end, |address, entry| {
             // SAFETY: as in each.
-            let value = unsafe { entry.read_volatile() };
-            visit(address, value & ADDRESS, value & OWNED != 0, Self::decode_rights(value));
+            visit(address, &Self::describe(unsafe { entry.read_volatile() }));
         });
     }
 
-    /// Takes pages away; they rest in `flush`.
+    /// Takes pages away; they rest in `flush`. When very many rest there, they are flushed on the way.
     pub fn unmap(&mut self, start: u64, end: u64, flush: &mut Flush) {
-        self.each(start, end, |address, entry| {
-            // SAFETY: as in map.
-            let old = unsafe { entry.read_volatile() };
-            // SAFETY: as in map.
-            unsafe { entry.write_volatile(0) };
-            if old & PRESENT != 0 {
-                flush.stale(address);
+        let mut at = start;
+        while at < end {
+            if self.leaf(at, false).is_none() {
+                at = self.skip(at);
+                continue;
             }
-            flush.rest.extend(Self::decode_owned(old));
-        });
+            let stop = ((at | 0x1f_ffff) + 1).min(end);
+            let mut gone = (0, 0);
+            self.each(at, stop, |address, entry| {
+                // SAFETY: as in map.
+                let old = unsafe { entry.read_volatile() };
+                // SAFETY: as in map.
+                unsafe { entry.write_volatile(0) };
+                if old & PRESENT != 0 {
+                    flush.stale(address);
+                }
+                if old & OWNED != 0 {
+                    gone.0 += 1;
+                } else {
+                    gone.1 += 1;
+                }
+                flush.rest.extend(Self::decode_owned(old).filter(|page| matches!(page, Page::Ram(_))));
+            });
+            self.resident.0 -= gone.0;
+            self.resident.1 -= gone.1;
+            if flush.rest.len() > MOST_RESTING {
+                self.flush(core::mem::take(flush));
+            }
+            at = stop;
+        }
     }
 
-    /// Gives every mapped page in the range the rights that `choose(address, is RAM, frame references, present rights)` says.
-    pub fn protect(&mut self, start: u64, end: u64, flush: &mut Flush, mut choose: impl FnMut(u64, bool, u32, Rights) -> Rights) {
+    /// Gives every mapped page in the range the rights that `choose(address, entry)` says.
+    pub fn protect(&mut self, start: u64, end: u64, flush: &mut Flush, mut choose: impl FnMut(u64, &Entry) -> Rights) {
         self.each(start, end, |address, entry| {
             // SAFETY: as in map.
             let old = unsafe { entry.read_volatile() };
-            let owned = old & OWNED != 0;
-            let references = if owned {
-                // SAFETY: borrowed for the count only.
-                let frame = unsafe { Frame::from_raw(((old & ADDRESS) >> 12) as u32) };
-                let count = frame.references();
-                let _ = frame.into_raw();
-                count
-            } else {
-                1
-            };
-            let before = Self::decode_rights(old);
-            let after = choose(address, owned, references, before);
+            let described = Self::describe(old);
+            let before = described.rights;
+            let after = choose(address, &described);
             if after == before {
                 return;
             }
             // SAFETY: as in map.
-            unsafe { entry.write_volatile(old & (ADDRESS | OWNED) | after.bits()) };
+            unsafe { entry.write_volatile(old & (ADDRESS | OWNED | AHEAD) | after.bits()) };
             let loses = (before.read && !after.accessible()) || (before.write && !after.write) || (before.execute && !after.execute);
             if loses {
                 flush.stale(address);
@@ -327,9 +591,12 @@ impl PageTable {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        let mut flush = Flush::new();
-        self.unmap(0, layout::LIBOS_BASE, &mut flush);
-        drop(flush.rest);
+        // No vCPU runs a program in this space any more: nothing to flush, and the entries are not erased (stores to shadowed tables
+        // are dear). The tables go with the root, and nobody reads the entries again.
+        self.each(0, layout::LIBOS_BASE, |_, entry| {
+            // SAFETY: as in map; the entry's reference is taken once.
+            drop(Self::decode_owned(unsafe { entry.read_volatile() }));
+        });
     }
 }
 

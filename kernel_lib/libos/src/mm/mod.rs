@@ -16,8 +16,21 @@
 //! - Additions are never flushed. Removals rest in a [`hal::paging::Flush`] until it is done; VMAs that were taken out are dropped
 //!   after the flush and outside of the lock (dropping the last user of a file may call the host).
 
+pub mod advise;
+mod fault;
+mod fork;
+pub mod map;
+mod patch;
+mod pin;
 pub mod reclaim;
+pub mod remap;
 pub mod shmem;
+mod space;
+pub mod vma;
+
+pub use fault::invalidate;
+pub use map::Limits;
+pub use space::{AddressSpace, Layout};
 
 use crate::errno::Errno;
 use abi::request::Segment;
@@ -25,8 +38,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::frame::Page;
-use hal::paging::{Rights, Root};
-use hal::upcall::Access;
+use hal::paging::Rights;
 
 pub const PAGE_SIZE: u64 = 4096;
 
@@ -94,28 +106,3 @@ pub enum FaultResult {
     Bus,
     OutOfMemory,
 }
-
-/// One address space (what CLONE_VM shares). All methods may sleep.
-pub struct AddressSpace {
-    _private: (),
-}
-
-#[allow(unused_variables, clippy::unused_self)]
-impl AddressSpace {
-    /// The page-table root to load when a task of this space runs.
-    pub fn root(&self) -> Arc<Root> {
-        unreachable!("replaced by the memory family")
-    }
-    pub fn fault(&self, access: Access) -> FaultResult {
-        FaultResult::Segv(1)
-    }
-    /// Makes the ranges present (and writable for `write`) and holds their frames for the host: stops early at the first bad page;
-    /// EFAULT when there is none at all.
-    pub fn pin(&self, ranges: &[(u64, usize)], write: bool) -> Result<Pinned, Errno> {
-        Err(crate::errno::EFAULT)
-    }
-}
-
-/// Takes the pages `[first, end)` of an object (page indexes) out of every address space, private copies included: truncate(2) and
-/// holes. Call it after the object has let the pages go, under no lock that a [`Pages`] method takes.
-pub fn invalidate(_pages: &dyn Pages, _first: u64, _end: u64) {}

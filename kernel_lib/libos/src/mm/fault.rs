@@ -1,0 +1,435 @@
+//! Page faults, and mapping ahead so that there are few of them: on a paging-based KVM a fault costs 25 to 50 us, an entry that is
+//! there already next to nothing.
+//!
+//! - Anonymous memory: a block of pages around the address; a sequential toucher gets twice as many each time.
+//! - Objects: what the object has at hand around the page. Fetched without the lock; put in under it when the VMA is still the same and
+//!   no page was taken away from any object meanwhile.
+//! - A write to a private page that is shared copies a block; when nobody shares it any more, all of its neighbourhood becomes writable.
+
+use super::reclaim;
+use super::space::{page_rights, read_only, AddressSpace, Inner, Leftovers};
+use super::vma::{Backing, Flags, STACK_GAP};
+use super::{FaultResult, Pages, PAGE_SIZE};
+use crate::errno::{Errno, EAGAIN, EFAULT, ENOMEM};
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU64, Ordering};
+use hal::frame::{Frame, Page, Run};
+use hal::paging::{PageTable, Rights};
+use hal::upcall::Access;
+
+/// Pages mapped around a first touch, and the most a sequential toucher gets.
+const AROUND: u64 = 16;
+const AROUND_MOST: u64 = 512;
+/// Pages of an object around a fault; pages that a mapping gets at once when it is made.
+const OBJECT_AROUND: u64 = 64;
+const OBJECT_AHEAD: u64 = 512;
+/// Private writable file mappings up to this many pages are copied at once (data segments: relocation writes to them).
+const COPY_AHEAD: u64 = 16;
+const BLOCK: u64 = AROUND * PAGE_SIZE;
+const TABLE: u64 = 512 * PAGE_SIZE;
+
+/// Raised whenever pages are taken away from an object.
+static INVALIDATIONS: AtomicU64 = AtomicU64::new(0);
+
+enum Step {
+    End(FaultResult),
+    /// Frames ran out.
+    Memory(u64),
+    Fetch(Fetch),
+}
+
+/// Pages `[index, index + count)` of an object for addresses from `start` on; the one at `wanted` must come.
+struct Fetch {
+    pages: Arc<dyn Pages>,
+    index: u64,
+    count: u64,
+    start: u64,
+    wanted: u64,
+    /// The program will write through a shared mapping.
+    write: bool,
+    /// Private, and to be written: copies. `copy_all`: all pages, not only the wanted one.
+    copy: bool,
+    copy_all: bool,
+}
+
+impl AddressSpace {
+    /// A program's (or the library OS's) access failed: makes it possible, or says which signal it deserves.
+    pub fn fault(&self, access: Access) -> FaultResult {
+        reclaim::prepare(AROUND);
+        loop {
+            match self.step(access) {
+                Step::End(result) => return result,
+                Step::Memory(pages) => {
+                    if reclaim::make_room(pages).is_err() {
+                        return FaultResult::OutOfMemory;
+                    }
+                }
+                Step::Fetch(fetch) => match self.fetch(&fetch) {
+                    Ok(()) => return FaultResult::Done,
+                    Err(EAGAIN) => {}
+                    Err(ENOMEM) => {
+                        if reclaim::make_room(AROUND).is_err() {
+                            return FaultResult::OutOfMemory;
+                        }
+                    }
+                    Err(_) => return FaultResult::Bus,
+                },
+            }
+        }
+    }
+
+    fn step(&self, access: Access) -> Step {
+        let mut left = Leftovers::default();
+        let mut inner = self.inner.lock();
+        let step = handle(&mut inner, &mut left, access);
+        inner.table.flush(left.flush);
+        step
+    }
+
+    /// Gets the pages and puts them in. EAGAIN: something changed meanwhile, look again; EFAULT: behind the end of the object.
+    fn fetch(&self, fetch: &Fetch) -> Result<(), Errno> {
+        let invalidations = INVALIDATIONS.load(Ordering::Acquire);
+        let mut first = fetch.index;
+        let mut got = fetch.pages.around(first, fetch.count as usize, fetch.write);
+        let wanted = fetch.index + (fetch.wanted - fetch.start) / PAGE_SIZE;
+        if wanted - first >= got.len() as u64 {
+            first = wanted;
+            got = alloc::vec![fetch.pages.page(wanted, fetch.write)?];
+        }
+        let start = fetch.start + (first - fetch.index) * PAGE_SIZE;
+        self.install(fetch, start, first, &got, invalidations)
+    }
+
+    fn install(&self, fetch: &Fetch, start: u64, first: u64, got: &[Page], invalidations: u64) -> Result<(), Errno> {
+        let mut left = Leftovers::default();
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let Some(vma) = inner.map.find(start) else { return Err(EAGAIN) };
+        let same = match &vma.backing {
+            Backing::Object(mapping, _) => Arc::ptr_eq(&mapping.pages, &fetch.pages) && vma.index_of(start) == first,
+            Backing::Anonymous => false,
+        };
+        if !same || INVALIDATIONS.load(Ordering::Acquire) != invalidations || vma.shared() && vma.rights.write != fetch.write {
+            return Err(EAGAIN);
+        }
+        let (rights, shared) = (vma.rights, vma.shared());
+        let end = vma.end.min(start + got.len() as u64 * PAGE_SIZE);
+        let at = |address: u64| got.get(((address - start) / PAGE_SIZE) as usize);
+        // The wanted page may replace one that was there without the right to write.
+        if shared && fetch.write && inner.table.entry(fetch.wanted).is_some() {
+            let page = at(fetch.wanted).cloned().ok_or(EAGAIN)?;
+            inner.table.map(fetch.wanted, page, page_rights(rights), &mut left.flush).map_err(|()| ENOMEM)?;
+        }
+        let mut short = false;
+        let patches = &mut inner.patches;
+        let filled = inner.table.fill(start, end, fetch.wanted, |address| {
+            let page = at(address)?;
+            if shared {
+                return Some((page.clone(), page_rights(rights)));
+            }
+            if fetch.copy && (fetch.copy_all || address == fetch.wanted) {
+                let copy = reclaim::try_scratch();
+                short |= copy.is_none();
+                let copy = copy?;
+                copy.copy_from(page);
+                return Some((Page::Ram(copy), page_rights(rights)));
+            }
+            let page = patches.instead_of(fetch.pages.as_ref(), first + (address - start) / PAGE_SIZE, address, rights).unwrap_or_else(|| page.clone());
+            Some((page, read_only(rights)))
+        });
+        inner.table.flush(left.flush);
+        match filled {
+            Err(()) => Err(ENOMEM),
+            Ok(_) if short && inner.table.entry(fetch.wanted).is_none() => Err(ENOMEM),
+            Ok(_) => Ok(()),
+        }
+    }
+
+    /// Maps what a new file mapping will surely need: whole segments that a program's loader puts in place (`placed`), whole data
+    /// segments with copies. A mapping that the loader will cut up first (read-only, anywhere) is left to faults.
+    pub(super) fn map_ahead(&self, start: u64, end: u64, placed: bool) {
+        let fetch = {
+            let inner = self.inner.lock();
+            let Some(vma) = inner.map.find(start).filter(|vma| vma.accessible() && vma.end >= end) else { return };
+            let Backing::Object(mapping, _) = &vma.backing else { return };
+            let count = (end - start) / PAGE_SIZE;
+            let copy = vma.rights.write && !mapping.shared;
+            let worth = if copy { count <= COPY_AHEAD } else { placed || vma.rights.execute || (mapping.shared && count <= AROUND) };
+            if !worth {
+                return;
+            }
+            Fetch {
+                pages: mapping.pages.clone(),
+                index: vma.index_of(start),
+                count: count.min(OBJECT_AHEAD),
+                start,
+                wanted: start,
+                write: mapping.shared && vma.rights.write,
+                copy,
+                copy_all: true,
+            }
+        };
+        let invalidations = INVALIDATIONS.load(Ordering::Acquire);
+        let got = fetch.pages.around(fetch.index, fetch.count as usize, fetch.write);
+        if !got.is_empty() {
+            // Whatever did not work out is left to faults.
+            let _ = self.install(&fetch, start, fetch.index, &got, invalidations);
+        }
+    }
+
+    /// Makes `[start, end)` present (MAP_POPULATE, mlock, MADV_POPULATE_*); `write`: writable where the VMA is. ENOMEM: a hole, EFAULT: a
+    /// page that cannot be had.
+    pub(super) fn populate(&self, start: u64, end: u64, write: bool) -> Result<(), Errno> {
+        let mut at = start;
+        while at < end {
+            let (stop, writes, skip) = {
+                let mut inner = self.inner.lock();
+                let inner = &mut *inner;
+                let vma = inner.map.find(at).ok_or(ENOMEM)?;
+                let (stop, writes) = (vma.end.min(end), write && vma.rights.write);
+                let rights = page_rights(vma.rights);
+                if vma.anonymous() && vma.accessible() {
+                    // Many at a time; `wanted` is each of them, so none counts as mapped ahead.
+                    let chunk = stop.min(at + TABLE);
+                    let mut wanted = at;
+                    while wanted < chunk && inner.table.entry(wanted).is_some() {
+                        wanted += PAGE_SIZE;
+                    }
+                    let _ = fill_anonymous(&mut inner.table, wanted, chunk, u64::MAX, rights);
+                }
+                (stop, writes, !vma_accessible(inner, at))
+            };
+            if skip {
+                at = stop;
+                continue;
+            }
+            while at < stop {
+                let ready = {
+                    let mut inner = self.inner.lock();
+                    let needs_own = inner.map.find(at).is_some_and(|vma| vma.rights.write) && writes;
+                    inner.table.ask(at);
+                    inner.table.entry(at).is_some_and(|entry| entry.rights.read && (!needs_own || entry.rights.write))
+                };
+                if !ready {
+                    let access = Access { address: at, write: writes, execute: false, present: false };
+                    match self.fault(access) {
+                        FaultResult::Done => {}
+                        FaultResult::OutOfMemory => return Err(ENOMEM),
+                        _ => return Err(EFAULT),
+                    }
+                }
+                at += PAGE_SIZE;
+                if at % TABLE == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn vma_accessible(inner: &Inner, address: u64) -> bool {
+    inner.map.find(address).is_some_and(super::vma::Vma::accessible)
+}
+
+fn handle(inner: &mut Inner, left: &mut Leftovers, access: Access) -> Step {
+    let address = access.address & !(PAGE_SIZE - 1);
+    if inner.map.find(address).is_none() && !grow_stack(inner, address) {
+        return Step::End(FaultResult::Segv(1));
+    }
+    let Some(vma) = inner.map.find(address).filter(|vma| !vma.flags.has(Flags::HIDDEN) || access.execute) else {
+        return Step::End(FaultResult::Segv(1));
+    };
+    let refused = (access.write && !vma.rights.write) || (access.execute && !vma.rights.execute) || !vma.accessible();
+    if refused {
+        return Step::End(FaultResult::Segv(2));
+    }
+    let (rights, shared) = (vma.rights, vma.shared());
+    if let Some(entry) = inner.table.entry(address) {
+        let enough = entry.rights.read && (!access.write || entry.rights.write) && (!access.execute || entry.rights.execute);
+        if enough {
+            // Somebody else was faster, or the translation was a stale one of fewer rights.
+            return Step::End(FaultResult::Done);
+        }
+        if !shared && access.write {
+            return if entry.ram && entry.references == 1 { upgrade(inner, address) } else { copy_block(inner, left, address) };
+        }
+        if !access.write || entry.ram {
+            inner.table.protect(address, address + PAGE_SIZE, &mut left.flush, |_, entry| super::map::allowed(entry, rights, shared));
+            return Step::End(FaultResult::Done);
+        }
+    }
+    match &vma.backing {
+        Backing::Anonymous => anonymous(inner, address),
+        Backing::Object(mapping, _) => {
+            let (low, high) = (vma.start, vma.end);
+            let copy = access.write && !mapping.shared;
+            let span = if copy { BLOCK } else { OBJECT_AROUND * PAGE_SIZE };
+            let start = (address & !(span - 1)).max(low);
+            let count = ((address & !(span - 1)) + span).min(high) - start;
+            Step::Fetch(Fetch {
+                pages: mapping.pages.clone(),
+                index: vma.index_of(start),
+                count: count / PAGE_SIZE,
+                start,
+                wanted: address,
+                write: mapping.shared && rights.write,
+                copy,
+                copy_all: high - low <= COPY_AHEAD * PAGE_SIZE,
+            })
+        }
+    }
+}
+
+/// First touch of anonymous memory.
+fn anonymous(inner: &mut Inner, address: u64) -> Step {
+    let Some(vma) = inner.map.find(address) else { return Step::End(FaultResult::Segv(1)) };
+    let (low, high, rights, down) = (vma.start, vma.end, page_rights(vma.rights), vma.flags.has(Flags::GROWS_DOWN));
+    let sparse = vma.flags.has(Flags::RANDOM) || vma.flags.has(Flags::NO_RESERVE);
+    // Never more than a small part of what is free.
+    let most = AROUND_MOST.min((hal::frame::available() / 64).max(1)).max(1);
+    let (expected, pages) = vma.ahead;
+    let sequential = address == expected && pages != 0 && !down;
+    let (start, end, pages) = if sequential {
+        let pages = (u64::from(pages) * 2).min(most);
+        (address, (address + pages * PAGE_SIZE).min(high), pages)
+    } else if sparse {
+        (address, (address + 4 * PAGE_SIZE).min(high), 4)
+    } else {
+        let pages = AROUND.min(most);
+        let block = address & !(pages.next_power_of_two() * PAGE_SIZE - 1);
+        (block.max(low), (block + pages * PAGE_SIZE).clamp(address + PAGE_SIZE, high), pages)
+    };
+    if let Some(ahead) = inner.map.find_ahead(address) {
+        *ahead = (end, pages as u16);
+    }
+    let _ = fill_anonymous(&mut inner.table, start, end, address, rights);
+    if inner.table.entry(address).is_some() {
+        return Step::End(FaultResult::Done);
+    }
+    // Not even one, or no table: with frames of the reserve's neighbourhood it may still work for this page alone.
+    let Some(frame) = reclaim::try_zeroed() else { return Step::Memory(1) };
+    match inner.table.fill(address, address + PAGE_SIZE, address, one(frame, rights)) {
+        Ok(_) => Step::End(FaultResult::Done),
+        Err(()) => Step::Memory(1),
+    }
+}
+
+fn one(frame: Frame, rights: Rights) -> impl FnMut(u64) -> Option<(Page, Rights)> {
+    let mut frame = Some(frame);
+    move |_| frame.take().map(|frame| (Page::Ram(frame), rights))
+}
+
+/// Maps zero pages where there are none in `[start, end)`. Stops quietly when frames run out. Err: no memory for tables.
+pub(super) fn fill_anonymous(table: &mut PageTable, start: u64, end: u64, wanted: u64, rights: Rights) -> Result<usize, ()> {
+    if start >= end {
+        return Ok(0);
+    }
+    let mut run: Option<Run> = None;
+    table.fill(start, end, wanted, |address| {
+        if let Some(frame) = run.as_mut().and_then(Iterator::next) {
+            return Some((Page::Ram(frame), rights));
+        }
+        let order = ((end - address) / PAGE_SIZE).ilog2().min(9) as usize;
+        run = reclaim::try_run(order, true).or_else(|| reclaim::try_run(order.min(2), true)).or_else(|| reclaim::try_run(0, true));
+        run.as_mut().and_then(Iterator::next).map(|frame| (Page::Ram(frame), rights))
+    })
+}
+
+/// A private page that nobody shares any more, and its neighbours: writable again. No flush: rights are only added.
+fn upgrade(inner: &mut Inner, address: u64) -> Step {
+    let Some(vma) = inner.map.find(address) else { return Step::End(FaultResult::Segv(1)) };
+    let (start, end, rights) = ((address & !(TABLE - 1)).max(vma.start), ((address & !(TABLE - 1)) + TABLE).min(vma.end), vma.rights);
+    let mut nothing_lost = hal::paging::Flush::new();
+    inner.table.protect(start, end, &mut nothing_lost, |_, entry| {
+        if entry.ram && entry.references == 1 { page_rights(rights) } else { entry.rights }
+    });
+    inner.table.flush(nothing_lost);
+    Step::End(FaultResult::Done)
+}
+
+/// Copies the shared pages of a block: the wanted one, and RAM pages beside it, more of them each time a sequential writer comes back.
+fn copy_block(inner: &mut Inner, left: &mut Leftovers, address: u64) -> Step {
+    let Some(vma) = inner.map.find(address) else { return Step::End(FaultResult::Segv(1)) };
+    let (expected, pages) = vma.ahead;
+    let pages = if address == expected && pages != 0 { (u64::from(pages) * 2).min(128) } else { 4 };
+    let (start, end, rights) = (address, (address + pages * PAGE_SIZE).min(vma.end), page_rights(vma.rights));
+    let mut block: Vec<u64> = Vec::new();
+    inner.table.scan(start, end, |at, entry| {
+        if at == address || (entry.ram && entry.references > 1 && !entry.rights.write) {
+            block.push(at);
+        }
+    });
+    for at in block {
+        let Some((page, _)) = inner.table.lookup(at) else { continue };
+        let Some(copy) = reclaim::try_scratch() else {
+            return if at == address { Step::Memory(1) } else { Step::End(FaultResult::Done) };
+        };
+        copy.copy_from(&page);
+        if inner.table.map(at, Page::Ram(copy), rights, &mut left.flush).is_err() {
+            return Step::Memory(1);
+        }
+    }
+    if let Some(ahead) = inner.map.find_ahead(address) {
+        *ahead = (end, pages as u16);
+    }
+    Step::End(FaultResult::Done)
+}
+
+/// Extends the growing mapping above `address` down to it (mmap(2), MAP_GROWSDOWN): within RLIMIT_STACK and RLIMIT_AS, keeping the
+/// guard gap to what lies below.
+fn grow_stack(inner: &mut Inner, address: u64) -> bool {
+    let Some(vma) = inner.map.above(address).filter(|vma| vma.flags.has(Flags::GROWS_DOWN)) else { return false };
+    let (start, end, locked) = (vma.start, vma.end, vma.flags.has(Flags::LOCKED));
+    let limits = super::Limits::of(&crate::sched::current());
+    let growth = start - address;
+    if end - address > limits.stack || address < super::vma::MIN_ADDRESS {
+        return false;
+    }
+    if let Some(below) = inner.map.below(start) {
+        if below.accessible() && !below.flags.has(Flags::GROWS_DOWN) && address < below.end + STACK_GAP || address < below.end {
+            return false;
+        }
+    }
+    let totals = inner.map.totals();
+    if totals.bytes + growth > limits.address_space || (locked && totals.locked + growth > limits.locked) {
+        return false;
+    }
+    inner.map.grow_down(start, address);
+    true
+}
+
+/// Takes the pages `[first, end)` of an object (page indexes) out of every address space, private copies included: truncate(2) and
+/// holes. Call it after the object has let the pages go, under no lock that a [`Pages`] method takes.
+pub fn invalidate(pages: &dyn Pages, first: u64, end: u64) {
+    INVALIDATIONS.fetch_add(1, Ordering::AcqRel);
+    super::space::for_each(|space| {
+        let touched = {
+            let inner = space.inner.lock();
+            let any = inner.map.iter().any(|vma| is_of(&vma.backing, pages));
+            any
+        };
+        if !touched {
+            return;
+        }
+        space.edit(|inner, left| {
+            let mut ranges = Vec::new();
+            for vma in inner.map.iter().filter(|vma| is_of(&vma.backing, pages)) {
+                let base = vma.index_of(vma.start);
+                let count = vma.bytes() / PAGE_SIZE;
+                let (from, to) = (first.max(base), end.min(base + count));
+                if from < to {
+                    ranges.push((vma.start + (from - base) * PAGE_SIZE, vma.start + (to - base) * PAGE_SIZE));
+                }
+            }
+            for (from, to) in ranges {
+                inner.table.unmap(from, to, &mut left.flush);
+            }
+        });
+    });
+}
+
+fn is_of(backing: &Backing, pages: &dyn Pages) -> bool {
+    matches!(backing, Backing::Object(mapping, _) if core::ptr::addr_eq(Arc::as_ptr(&mapping.pages), pages))
+}
