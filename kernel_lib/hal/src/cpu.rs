@@ -101,6 +101,13 @@ pub fn dax_end() -> u64 {
     boot_page().dax_end
 }
 
+/// CPUID.1:EDX, what AT_HWCAP says on x86.
+pub fn feature_bits() -> u32 {
+    // SAFETY: every x86-64 CPU has CPUID leaf 1; it is native in ring 3.
+    #[allow(unused_unsafe)]
+    unsafe { core::arch::x86_64::__cpuid(1) }.edx
+}
+
 pub fn random_seed() -> [u64; 4] {
     boot_page().random_seed
 }

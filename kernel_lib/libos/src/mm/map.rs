@@ -217,6 +217,24 @@ impl AddressSpace {
     }
 }
 
+impl AddressSpace {
+    /// Free room for `bytes`, where mmap would look for it (execve's interpreter, the vDSO).
+    pub(super) fn room(&self, bytes: u64, align: u64) -> Result<u64, Errno> {
+        let mut inner = self.inner.lock();
+        let top = inner.layout.mmap_top;
+        inner.map.find_room(bytes, FILE_GAP, top, align.max(PAGE_SIZE)).ok_or(ENOMEM)
+    }
+
+    /// Maps zero pages of an anonymous mapping before they are asked for.
+    pub(super) fn fill_ahead(&self, start: u64, end: u64) {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let Some(vma) = inner.map.find(start).filter(|vma| vma.anonymous()) else { return };
+        let rights = page_rights(vma.rights);
+        let _ = fill_anonymous(&mut inner.table, start.max(vma.start), end.min(vma.end), u64::MAX, rights);
+    }
+}
+
 /// The address of a new mapping.
 fn choose(inner: &mut Inner, place: Place, bytes: u64, gap: u64) -> Result<u64, Errno> {
     let top = inner.layout.mmap_top;

@@ -17,6 +17,8 @@
 //!   after the flush and outside of the lock (dropping the last user of a file may call the host).
 
 pub mod advise;
+pub mod elf;
+pub mod exec;
 mod fault;
 mod fork;
 pub mod map;
@@ -26,6 +28,8 @@ pub mod reclaim;
 pub mod remap;
 pub mod shmem;
 mod space;
+mod stack;
+mod vdso;
 pub mod vma;
 
 pub use fault::invalidate;
