@@ -98,11 +98,6 @@ impl<'a> IoBuffer<'a> {
         self.position += bytes.min(self.remaining());
     }
 
-    /// Takes back what was counted as moved (fetched, but not accepted by whom it was for).
-    pub fn rewind(&mut self, bytes: usize) {
-        self.position -= bytes.min(self.position);
-    }
-
     fn each(&mut self, most: usize, mut step: impl FnMut(Piece<'_>, usize) -> usize) -> usize {
         let mut moved = 0;
         let want = most.min(self.remaining());
