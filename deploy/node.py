@@ -1,0 +1,198 @@
+"""Adds LiteBox to a node's containerd, and takes it away again: what the installer DaemonSet runs.
+
+    node.py install --host DIR [--source DIR]
+    node.py remove  --host DIR
+    node.py hold    --host DIR [--source DIR]      install, wait for SIGTERM, leave everything as it is
+
+`--host` is the node's root file system. The programs go to /opt/litebox, and containerd's configuration gets a block
+between two marked lines, at its end: that works in every version, whereas a file of `imports` replaces the whole CRI
+section in containerd 1.x. Both steps can be repeated; `remove` restores the configuration byte for byte. containerd is
+restarted when, and only when, its configuration has changed; running containers are not touched by that.
+
+Standard library only, so that it runs with whatever Python the node's image has.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+CONFIG = Path("etc/containerd/config.toml")
+PROGRAMS = Path("opt/litebox")
+SHIM = "containerd-shim-litebox-v1"
+BEGIN = "# litebox: begin (written by its installer; remove with it)\n"
+END = "# litebox: end\n"
+CREATED = "# this file was made by litebox's installer\n"
+RUNC = """\
+[plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+"""
+CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
+
+
+class NodeError(Exception):
+    """What stands in the way, and what to do about it."""
+
+
+def block(version: int, shim: str, *, with_runc: bool) -> str:
+    """The configuration that makes `litebox` a runtime handler.
+
+    containerd 1.x forgets its built-in handler `runc` as soon as a configuration names another: then it is named too.
+    """
+    if version not in CRI:
+        known = " or ".join(map(str, CRI))
+        raise NodeError(
+            f"containerd's configuration has version {version}, not {known}: run `containerd config migrate`"
+        )
+    return (
+        f"{BEGIN}[plugins.'{CRI[version]}'.containerd.runtimes.litebox]\n"
+        '  runtime_type = "io.containerd.litebox.v1"\n'
+        f'  runtime_path = "{shim}"\n'
+        '  pod_annotations = ["dev.litebox.*"]\n'
+        f"{RUNC if with_runc else ''}{END}"
+    )
+
+
+def without_block(text: str) -> str:
+    """The configuration as it was before `install`."""
+    start = text.find(BEGIN)
+    if start < 0:
+        return text
+    end = text.find(END, start)
+    if end < 0:
+        raise NodeError(f"the line {END.strip()!r} is missing: someone edited litebox's part of the configuration")
+    return text[:start] + text[end + len(END) :]
+
+
+def with_block(text: str, shim: str, version: int) -> str:
+    """The configuration with LiteBox in it, once. `version` is for a configuration that names none."""
+    text = without_block(text)
+    try:
+        settings = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise NodeError(f"containerd's configuration is not TOML: {error}") from error
+    version = int(settings.get("version", version))
+    runtimes = settings.get("plugins", {}).get(CRI.get(version, ""), {}).get("containerd", {}).get("runtimes", {})
+    if "litebox" in runtimes:
+        raise NodeError(
+            "containerd's configuration already has a runtime named litebox that the installer did not write"
+        )
+    added = block(version, shim, with_runc=version == 2 and "runc" not in runtimes)
+    if text and not text.endswith("\n"):
+        added = added.replace(BEGIN, "\n" + BEGIN, 1)
+    new = text + added
+    tomllib.loads(new)
+    return new
+
+
+class Node:
+    """A node, by its root file system."""
+
+    def __init__(self, host: Path) -> None:
+        self.host = host
+        self.config = host / CONFIG
+
+    def install(self, source: Path) -> None:
+        self._copy_programs(source)
+        shim = f"/{PROGRAMS / 'bin' / SHIM}"
+        if self.config.exists():
+            self._configure(with_block(self.config.read_text(), shim, version=1))
+        else:
+            version = 3 if self._containerd_major() >= 2 else 2
+            self.config.parent.mkdir(parents=True, exist_ok=True)
+            self._configure(with_block(f"{CREATED}version = {version}\n", shim, version))
+
+    def remove(self) -> None:
+        if self.config.exists():
+            text = without_block(self.config.read_text())
+            if text.startswith(CREATED):
+                self.config.unlink()
+                self._restart_containerd()
+            else:
+                self._configure(text)
+        if not self._in_use():
+            shutil.rmtree(self.host / PROGRAMS, ignore_errors=True)
+
+    def _configure(self, text: str) -> None:
+        if self.config.exists() and self.config.read_text() == text:
+            return
+        temporary = self.config.with_name(".config.toml.litebox")
+        temporary.write_text(text)
+        if self.config.exists():
+            shutil.copymode(self.config, temporary)
+        temporary.replace(self.config)
+        self._restart_containerd()
+
+    def _copy_programs(self, source: Path) -> None:
+        """Each file is replaced by renaming: a shim that starts meanwhile finds the old one or the new one."""
+        for path in sorted(source.rglob("*")):
+            target = self.host / PROGRAMS / path.relative_to(source)
+            if path.is_dir():
+                target.mkdir(parents=True, exist_ok=True)
+            else:
+                temporary = target.with_name(f".{target.name}.new")
+                shutil.copy2(path, temporary)
+                temporary.replace(target)
+
+    def _containerd_major(self) -> int:
+        """1 or 2, from `containerd --version` (containerd NAME v2.1.4 REVISION)."""
+        said = self._on_host("containerd", "--version").stdout.split()
+        version = next((word for word in said if word.lstrip("v")[:1].isdigit()), "")
+        if not version:
+            raise NodeError("containerd was not found on the node: install it first")
+        return int(version.lstrip("v").partition(".")[0])
+
+    def _restart_containerd(self) -> None:
+        if self.host == Path("/host") or self.host == Path("/"):
+            done = self._on_host("systemctl", "restart", "containerd")
+            if done.returncode:
+                raise NodeError(f"containerd was not restarted: {done.stderr.strip()}")
+
+    def _in_use(self) -> bool:
+        """Whether a shim of ours still runs on the node (needs hostPID)."""
+        wanted = f"/{PROGRAMS / 'bin' / SHIM}".encode()
+        for entry in Path("/proc").iterdir():
+            try:
+                if entry.name.isdigit() and wanted in (entry / "cmdline").read_bytes():
+                    return True
+            except OSError:
+                continue
+        return False
+
+    def _on_host(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the node, in its mount namespace where that is another."""
+        prefix = ["nsenter", "--target=1", "--mount", "--"] if self.host == Path("/host") else []
+        try:
+            return subprocess.run([*prefix, *command], capture_output=True, text=True, timeout=60, check=False)
+        except FileNotFoundError:
+            return subprocess.CompletedProcess(command, 127, "", f"{command[0]}: not found")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("action", choices=["install", "remove", "hold"])
+    parser.add_argument("--host", type=Path, default=Path("/host"))
+    parser.add_argument("--source", type=Path, default=Path("/opt/litebox"))
+    options = parser.parse_args()
+    node = Node(options.host)
+    try:
+        if options.action == "remove":
+            node.remove()
+        else:
+            node.install(options.source)
+        if options.action == "hold":
+            print("litebox is installed", flush=True)
+            signal.sigwait({signal.SIGTERM, signal.SIGINT})
+    except NodeError as error:
+        print(f"litebox: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
