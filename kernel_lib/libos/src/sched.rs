@@ -40,9 +40,15 @@ pub struct SchedState {
     /// Monotonic ns when it got the vCPU, and the sum of its earlier turns.
     since: AtomicU64,
     used: AtomicU64,
+    turns: AtomicU64,
 }
 
 impl SchedState {
+    /// How often it was put on a vCPU: changes whenever it may have moved.
+    pub fn turns(&self) -> u64 {
+        self.turns.load(Ordering::Relaxed)
+    }
+
     /// CPU time used so far, ns.
     pub fn cpu_time(&self) -> u64 {
         let since = self.since.load(Ordering::Relaxed);
@@ -262,6 +268,7 @@ fn run(next: Arc<Task>, now: u64) {
     next.sched.state.store(RUNNING, Ordering::Release);
     next.sched.cpu.store(cpu::id(), Ordering::Relaxed);
     next.sched.since.store(now.max(1), Ordering::Relaxed);
+    next.sched.turns.fetch_add(1, Ordering::Relaxed);
     here().slice_end.store(now + SLICE, Ordering::Relaxed);
     arm_for_deadlines();
     if others_want_to_run() {
