@@ -1,0 +1,4 @@
+#!/bin/sh
+# needs go
+# A Go program with cgo, dynamically linked: C calls, threads, callbacks, the resolver.
+./program
