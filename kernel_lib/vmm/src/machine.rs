@@ -35,6 +35,9 @@ use crate::watch::Watcher;
 pub const FAILED: i32 = 125;
 /// Window present at start: enough for the programs and libraries of a small container; the guest asks for more.
 const INITIAL_WINDOW: u64 = 256 << 20;
+/// The doorbell leaves the guest by an ordinary exit first, and is bound to its event later: taking down a VM right after a port was bound
+/// costs 15 ms on Linux 6.18 (its SRCU callbacks are waited for), which is longer than many containers live.
+const DOORBELL_DELAY: Duration = Duration::from_millis(100);
 const CLOCK_PERIOD: Duration = Duration::from_secs(4);
 /// How long pending requests may take once the guest has ended.
 const FLUSH_LIMIT: Duration = Duration::from_secs(10);
@@ -161,7 +164,6 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
     boot::write_boot_page(&memory, &plan, &machine.features(), loaded.end, dax_end)?;
 
     let doorbell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).during(Kind::Host, "eventfd")?;
-    machine.bind_doorbell(port::DOORBELL, std::os::fd::AsFd::as_fd(&doorbell))?;
     let vcpu = machine.create_vcpu(&tables::start(&memory, 0, loaded.entry, entry)?)?;
     let features = machine.features();
     let clock = Clock::start(&memory, features.tsc_hz, features.apic_timer_hz)?;
@@ -292,7 +294,8 @@ impl Running {
 
     /// The main thread's life: until the guest ends.
     fn wait(mut self) -> Result<i32, HostError> {
-        let mut next_update = Instant::now() + CLOCK_PERIOD;
+        let mut next_update = Instant::now() + DOORBELL_DELAY;
+        let mut doorbell_is_bound = false;
         loop {
             match self.inbox.recv_timeout(next_update.saturating_duration_since(Instant::now())) {
                 Ok(Notice::StartCpu(index)) => self.add_vcpu(index)?,
@@ -308,6 +311,10 @@ impl Running {
                 }
                 Ok(Notice::Abandoned) => return Err(HostError::new(Kind::Host, "whoever created the container has died")),
                 Err(RecvTimeoutError::Timeout) => {
+                    if !doorbell_is_bound {
+                        self.host.machine.bind_doorbell(port::DOORBELL, self.servers.doorbell())?;
+                        doorbell_is_bound = true;
+                    }
                     let _ = self.clock.update(&self.host.memory, CLOCK_PERIOD.as_nanos() as u64);
                     next_update = Instant::now() + CLOCK_PERIOD;
                 }

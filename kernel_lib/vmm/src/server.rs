@@ -14,7 +14,7 @@
 //! No wake-up is lost: the sleeper raises `sleepers`, then looks at the ring again; the guest publishes the ring's tail, then looks at
 //! `sleepers`.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
@@ -93,6 +93,16 @@ impl Servers {
             sleeps: AtomicU64::new(0),
             asleep: AtomicU32::new(0),
         }
+    }
+
+    /// The guest rang by an exit.
+    pub fn ring(&self) {
+        let _ = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
+    }
+
+    /// What `port::DOORBELL` signals once it is bound.
+    pub fn doorbell(&self) -> BorrowedFd<'_> {
+        self.doorbell.as_fd()
     }
 
     /// The life of a server thread.
@@ -233,7 +243,7 @@ impl Servers {
     /// Ends the threads' loops (for tests; the process simply exits).
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::SeqCst);
-        let _ = rustix::io::write(&self.doorbell, &1u64.to_ne_bytes());
+        self.ring();
         self.state.lock().unwrap_or_else(PoisonError::into_inner).promoted = true;
         self.promotion.notify_all();
     }

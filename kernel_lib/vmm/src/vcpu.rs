@@ -113,6 +113,8 @@ impl Runner {
                         port::START_CPU => {
                             let _ = self.notices.send(Notice::StartCpu(value));
                         }
+                        // Only until the port is bound, see `machine::DOORBELL_DELAY`.
+                        port::DOORBELL => self.servers.ring(),
                         port::REQUEST => self.servers.serve_slot(value, &Worker::outside()),
                         port::PANIC => {
                             let text = boot::panic_text(&self.host.memory);

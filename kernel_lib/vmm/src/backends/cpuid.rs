@@ -44,6 +44,38 @@ pub fn has_xsave(cpuid: &CpuId) -> bool {
     find(cpuid, 1, 0).is_some_and(|leaf| leaf.ecx >> 26 & 1 == 1)
 }
 
+/// A paging-based KVM lists only what its instruction emulator knows; but the guest's programs run in ring 3, natively. What they can
+/// use is what the CPU itself says, minus what [`trim`] takes out. True: the list was completed in this way.
+pub fn complete(cpuid: &mut CpuId) -> bool {
+    let native = __cpuid_count(1, 0);
+    // XSAVE, and OSXSAVE: the host's kernel has switched it on.
+    let native_xsave = native.ecx >> 26 & 3 == 3;
+    if has_xsave(cpuid) || !native_xsave || find(cpuid, 0xd, 0).is_none() {
+        return false;
+    }
+    for entry in cpuid.as_mut_slice() {
+        let leaf = __cpuid_count(entry.function, entry.index);
+        match (entry.function, entry.index) {
+            // PCID, x2APIC and the like belong to ring 0, and stay as KVM has them; OSXSAVE follows CR4.
+            (1, _) => entry.ecx |= leaf.ecx & !(1 << 3 | 1 << 5 | 1 << 6 | 1 << 17 | 1 << 18 | 1 << 21 | 1 << 24 | 1 << 27),
+            (7, 0) => {
+                // Of the ring-0 features: SMEP, INVPCID, SMAP (EBX), UMIP, LA57 (ECX).
+                entry.ebx |= leaf.ebx & !(1 << 7 | 1 << 10 | 1 << 20);
+                entry.ecx |= leaf.ecx & !(1 << 2 | 1 << 16);
+                entry.edx |= leaf.edx;
+            }
+            (7, _) => entry.eax |= leaf.eax,
+            (0xd, 1) => entry.eax |= leaf.eax & 0b111,
+            (0x8000_0001, _) => {
+                entry.ecx |= leaf.ecx & (1 | 1 << 5 | 1 << 8); // LAHF, LZCNT, PREFETCHW
+                entry.edx |= leaf.edx & (1 << 11 | 1 << 20 | 1 << 27 | 1 << 29); // SYSCALL, NX, RDTSCP, long mode
+            }
+            _ => {}
+        }
+    }
+    true
+}
+
 /// Takes out what is not offered; what remains is the same for every vCPU but for the APIC ids.
 pub fn trim(cpuid: &mut CpuId, xcr0: u64) {
     // No hypervisor's interface: the library OS needs none, and a program must not find one.

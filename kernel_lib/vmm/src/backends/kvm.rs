@@ -75,6 +75,7 @@ impl KvmMachine {
         split.args[0] = 24;
         vm.enable_cap(&split).during(Kind::Kvm, "KVM_CAP_SPLIT_IRQCHIP")?;
         let mut cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES).during(Kind::Kvm, "KVM_GET_SUPPORTED_CPUID")?;
+        cpuid::complete(&mut cpuid);
         let xcr0 = cpuid::xcr0(&cpuid);
         cpuid::trim(&mut cpuid, xcr0);
         let features = Features {
@@ -155,8 +156,7 @@ impl Machine for KvmMachine {
         cpuid::identify(&mut identity, start.index);
         fd.set_cpuid2(&identity).during(Kind::Kvm, "KVM_SET_CPUID2")?;
         let has_xsave = cpuid::has_xsave(&self.cpuid);
-        set_system_registers(&fd, start, has_xsave)?;
-        if has_xsave {
+        if set_system_registers(&fd, start, has_xsave)? {
             let mut xcrs = fd.get_xcrs().during(Kind::Kvm, "KVM_GET_XCRS")?;
             xcrs.nr_xcrs = 1;
             xcrs.xcrs[0].xcr = 0;
@@ -175,7 +175,8 @@ impl Machine for KvmMachine {
     }
 }
 
-fn set_system_registers(fd: &VcpuFd, start: &Start, has_xsave: bool) -> Result<(), HostError> {
+/// True: the guest has XSAVE switched on.
+fn set_system_registers(fd: &VcpuFd, start: &Start, has_xsave: bool) -> Result<bool, HostError> {
     let code = kvm_segment { limit: u32::MAX, selector: KERNEL_CS, type_: 11, present: 1, s: 1, l: 1, g: 1, ..Default::default() };
     let data = kvm_segment { limit: u32::MAX, selector: KERNEL_DS, type_: 3, present: 1, db: 1, s: 1, g: 1, ..Default::default() };
     let mut system = fd.get_sregs().during(Kind::Kvm, "KVM_GET_SREGS")?;
@@ -189,7 +190,13 @@ fn set_system_registers(fd: &VcpuFd, start: &Start, has_xsave: bool) -> Result<(
     system.cr3 = start.cr3;
     system.cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_FSGSBASE | if has_xsave { CR4_OSXSAVE } else { 0 };
     system.efer = EFER;
-    fd.set_sregs(&system).during(Kind::Kvm, "KVM_SET_SREGS (does the CPU have FSGSBASE?)")
+    if fd.set_sregs(&system).is_ok() {
+        return Ok(has_xsave);
+    }
+    // Programs do without AVX rather than without a machine.
+    system.cr4 &= !CR4_OSXSAVE;
+    fd.set_sregs(&system).during(Kind::Kvm, "KVM_SET_SREGS (does the CPU have FSGSBASE?)")?;
+    Ok(false)
 }
 
 fn set_msrs(fd: &VcpuFd, start: &Start) -> Result<(), HostError> {
