@@ -4,5 +4,6 @@
 pub mod capability;
 pub mod errno;
 pub mod fs;
+pub mod memory;
 
 pub use errno::Errno;

@@ -8,7 +8,7 @@
 
 use super::reclaim;
 use super::space::{page_rights, read_only, AddressSpace, Inner, Leftovers};
-use super::vma::{Backing, Flags, STACK_GAP};
+use super::vma::{Backing, Flags, Vma, STACK_GAP};
 use super::{FaultResult, Pages, PAGE_SIZE};
 use crate::errno::{Errno, EAGAIN, EFAULT, ENOMEM};
 use alloc::sync::Arc;
@@ -230,7 +230,7 @@ impl AddressSpace {
 }
 
 fn vma_accessible(inner: &Inner, address: u64) -> bool {
-    inner.map.find(address).is_some_and(super::vma::Vma::accessible)
+    inner.map.find(address).is_some_and(Vma::accessible)
 }
 
 fn handle(inner: &mut Inner, left: &mut Leftovers, access: Access) -> Step {
@@ -400,36 +400,37 @@ fn grow_stack(inner: &mut Inner, address: u64) -> bool {
     true
 }
 
-/// Takes the pages `[first, end)` of an object (page indexes) out of every address space, private copies included: truncate(2) and
-/// holes. Call it after the object has let the pages go, under no lock that a [`Pages`] method takes.
-pub fn invalidate(pages: &dyn Pages, first: u64, end: u64) {
+/// Takes the pages `[first, end)` (page indexes) of the objects with this identity out of every address space, private copies included:
+/// truncate(2) and holes. Call it after the object has let the pages go, under no lock that a [`Pages`] method takes.
+pub fn invalidate(identity: (u64, u64), first: u64, end: u64) {
     INVALIDATIONS.fetch_add(1, Ordering::AcqRel);
     super::space::for_each(|space| {
-        let touched = {
+        let ranges: Vec<(u64, u64)> = {
             let inner = space.inner.lock();
-            let any = inner.map.iter().any(|vma| is_of(&vma.backing, pages));
-            any
+            inner.map.iter().filter_map(|vma| part_of(vma, identity, first, end)).collect()
         };
-        if !touched {
+        if ranges.is_empty() {
             return;
         }
         space.edit(|inner, left| {
-            let mut ranges = Vec::new();
-            for vma in inner.map.iter().filter(|vma| is_of(&vma.backing, pages)) {
-                let base = vma.index_of(vma.start);
-                let count = vma.bytes() / PAGE_SIZE;
-                let (from, to) = (first.max(base), end.min(base + count));
-                if from < to {
-                    ranges.push((vma.start + (from - base) * PAGE_SIZE, vma.start + (to - base) * PAGE_SIZE));
-                }
-            }
+            // What changed meanwhile was mapped after the object had let go.
             for (from, to) in ranges {
-                inner.table.unmap(from, to, &mut left.flush);
+                let still = inner.map.find(from).and_then(|vma| part_of(vma, identity, first, end)) == Some((from, to));
+                if still {
+                    inner.table.unmap(from, to, &mut left.flush);
+                }
             }
         });
     });
 }
 
-fn is_of(backing: &Backing, pages: &dyn Pages) -> bool {
-    matches!(backing, Backing::Object(mapping, _) if core::ptr::addr_eq(Arc::as_ptr(&mapping.pages), pages))
+/// The addresses at which a VMA shows pages `[first, end)` of an object.
+fn part_of(vma: &Vma, identity: (u64, u64), first: u64, end: u64) -> Option<(u64, u64)> {
+    let Backing::Object(mapping, _) = &vma.backing else { return None };
+    if mapping.pages.identity() != identity {
+        return None;
+    }
+    let base = vma.index_of(vma.start);
+    let (from, to) = (first.max(base), end.min(base + vma.bytes() / PAGE_SIZE));
+    (from < to).then(|| (vma.start + (from - base) * PAGE_SIZE, vma.start + (to - base) * PAGE_SIZE))
 }

@@ -26,9 +26,11 @@ mod patch;
 mod pin;
 pub mod reclaim;
 pub mod remap;
+pub mod report;
 pub mod shmem;
 mod space;
 mod stack;
+pub mod sysv;
 mod vdso;
 pub mod vma;
 

@@ -261,7 +261,7 @@ impl SharedMemory {
             if size % PAGE_SIZE != 0 {
                 self.zero_part(size, first * PAGE_SIZE);
             }
-            invalidate(self, first, u64::MAX);
+            invalidate(self.identity, first, u64::MAX);
         }
         self.uncharge(gone.len() as u64);
         Ok(())
@@ -405,7 +405,7 @@ impl Pages for SharedMemory {
             self.zero_part(last * PAGE_SIZE, end);
         }
         let gone = self.state.lock().remove(first, last);
-        invalidate(self, first, last);
+        invalidate(self.identity, first, last);
         self.uncharge(gone.len() as u64);
         Ok(())
     }

@@ -164,7 +164,9 @@ impl AddressSpace {
         let inner = self.inner.lock();
         match inner.map.find(address).map(|vma| (&vma.backing, vma.start)) {
             Some((super::vma::Backing::Object(mapping, offset), start)) if mapping.shared => {
-                (Arc::as_ptr(&mapping.pages).cast::<u8>() as u64, offset + (address - start))
+                // Odd, so that no address of a space equals it.
+                let (device, inode) = mapping.pages.identity();
+                (device.rotate_left(40) ^ inode << 1 | 1, offset + (address - start))
             }
             _ => (core::ptr::from_ref(self) as u64, address),
         }

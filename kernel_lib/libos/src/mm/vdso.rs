@@ -28,7 +28,7 @@ impl Pages for Image {
         self.frames.len() as u64 * PAGE_SIZE
     }
     fn identity(&self) -> (u64, u64) {
-        (0, 0)
+        (0, u64::MAX)
     }
     fn name(&self) -> String {
         String::from("[vdso]")

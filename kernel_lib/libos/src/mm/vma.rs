@@ -69,8 +69,13 @@ impl Mapping {
     }
 
     fn same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.pages, &other.pages) && self.shared == other.shared && self.max_rights == other.max_rights
+        is_same(&self.pages, &other.pages) && self.shared == other.shared && self.max_rights == other.max_rights
     }
+}
+
+/// Whether two objects show the same contents: a file may be mapped through several open files.
+pub fn is_same(one: &Arc<dyn Pages>, other: &Arc<dyn Pages>) -> bool {
+    Arc::ptr_eq(one, other) || one.identity() == other.identity()
 }
 
 impl Clone for Mapping {

@@ -3,9 +3,11 @@
 //! Each family file has a `CALLS` array; [`TABLE`] is put together from them at compile time. `docs/compatibility.md` is generated from it.
 
 mod event;
+mod memory;
 mod pipe;
 mod poll;
 mod socket;
+mod sysv_memory;
 
 use crate::errno::ENOSYS;
 use crate::process::Task;
@@ -77,9 +79,11 @@ pub const fn refused(number: usize, name: &'static str, handler: Handler, missin
 #[rustfmt::skip]
 const FAMILIES: &[&[Entry]] = &[
     event::CALLS,
+    memory::CALLS,
     pipe::CALLS,
     poll::CALLS,
     socket::CALLS,
+    sysv_memory::CALLS,
 ];
 
 const fn assemble() -> [Option<Entry>; NUMBERS] {
