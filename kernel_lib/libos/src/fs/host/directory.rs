@@ -328,6 +328,9 @@ impl Inode for HostInode {
             self.shorten_windows(attributes.size);
         }
         drop(guard);
+        if resize && self.mapped.load(Ordering::SeqCst) > 0 {
+            crate::mm::invalidate(self.key, attributes.size.div_ceil(4096), u64::MAX);
+        }
         self.fresh_stat().map(|_| ())
     }
 
