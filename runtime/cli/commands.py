@@ -222,6 +222,7 @@ handed in but for PATH, HOME, USER, TERM, LANG, LC_* and TZ.
         maximum=0,
     ),
     "features": Command("inspect", "", "print what this runtime supports (JSON)", maximum=0),
+    "doctor": Command("doctor", "", "say what works on this machine, and what mends what does not", maximum=0),
     "completion": Command("texts", "bash|zsh|fish", "print a completion script for a shell", minimum=1, maximum=1),
     "help": Command("texts", "[COMMAND]", "show help", maximum=1),
 }

@@ -19,7 +19,7 @@ _GROUPS = (
     ("Try it", ("do", "trace")),
     ("Containers from OCI bundles", ("run", "create", "start", "exec", "kill", "pause", "resume", "update", "delete")),
     ("Look", ("state", "list", "ps", "events")),
-    ("This program", ("spec", "features", "completion", "help")),
+    ("This program", ("doctor", "spec", "features", "completion", "help")),
 )
 
 

@@ -250,4 +250,6 @@ def test_version_and_info(tmp_path: Path) -> None:
     assert b"containerd-shim-litebox-v1" in bundle.call("", b"", "-v").stdout
     info = RuntimeInfo.decode(bundle.call("", b"", "-info").stdout)
     assert info.name == "io.containerd.litebox.v1"
+    assert info.features
+    assert json.loads(info.features.value)["ociVersionMax"]
     bundle.close()
