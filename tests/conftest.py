@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import bundles
+import oracle
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -16,15 +18,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default="litebox",
         help="what runs the bundles: litebox (the one built here), runc or another OCI runtime on PATH, or native",
     )
+    group.addoption("--quick", action="store_true", help="leave out the tests that take minutes")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--quick"):
+        for item in items:
+            if item.get_closest_marker("slow"):
+                item.add_marker(pytest.mark.skip(reason="takes minutes; --quick leaves it out"))
 
 
 @pytest.fixture(scope="session")
-def oracle() -> bundles.Native:
+def native() -> bundles.Native:
     """The host's kernel."""
-    native = bundles.Native()
-    if why := native.missing():
+    host = bundles.Native()
+    if why := host.missing():
         pytest.skip(why)
-    return native
+    return host
+
+
+@pytest.fixture(scope="session")
+def natively(
+    native: bundles.Native, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], tuple[bundles.Completed, oracle.Sections]]:
+    """Runs a guest program on the host's kernel: what Linux prints."""
+    return oracle.runner(native, lambda: tmp_path_factory.mktemp("native"))
 
 
 @pytest.fixture(scope="session")

@@ -102,11 +102,11 @@ def run(side: bundles.Native | bundles.Runtime, program: Program, folder: Path) 
 
 
 def test_program(
-    program: Program, oracle: bundles.Native, runtime: bundles.Native | bundles.Runtime, tmp_path: Path
+    program: Program, native: bundles.Native, runtime: bundles.Native | bundles.Runtime, tmp_path: Path
 ) -> None:
     if (needed := program.headers.get("needs")) and shutil.which(needed) is None:
         pytest.skip(f"{needed} is missing")
-    expected = run(oracle, program, tmp_path / "native")
+    expected = run(native, program, tmp_path / "native")
     assert expected.code == 0, f"it does not even run natively: {expected}"
     found = run(runtime, program, tmp_path / "runtime")
     assert (found.text, found.code) == (expected.text, expected.code), found.stderr.decode(errors="replace")[-3000:]
