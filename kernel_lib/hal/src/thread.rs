@@ -253,6 +253,10 @@ fn finish_switch() {
 #[no_mangle]
 extern "C" fn hal_thread_begin(entry: u64, argument: usize) {
     finish_switch();
+    if entry == 0 {
+        // The library OS may have something to do before the program's first instruction: `before_return`.
+        cpu::set_pending();
+    }
     if entry != 0 {
         // SAFETY: `Thread::kernel` stored a function of this type.
         let entry: fn(usize) -> ! = unsafe { core::mem::transmute(entry as usize) };

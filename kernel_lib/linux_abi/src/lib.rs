@@ -5,5 +5,10 @@ pub mod capability;
 pub mod errno;
 pub mod fs;
 pub mod memory;
+pub mod process;
+pub mod resource;
+pub mod seccomp;
+pub mod signal;
+pub mod time;
 
 pub use errno::Errno;

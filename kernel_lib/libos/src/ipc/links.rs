@@ -1,11 +1,13 @@
 //! What pipes, sockets and terminals ask of the process, signal and file families, in one place.
 
 use super::fifo::InodeKey;
-use crate::errno::Errno;
+use crate::errno::{Errno, EINTR};
 use crate::process::Task;
 use crate::sched;
+use crate::signal::{self, SigSet};
 use crate::SysResult;
 use alloc::sync::Arc;
+use linux_abi::signal::{SigInfo, SI_KERNEL};
 
 pub const SIGHUP: i32 = 1;
 pub const SIGPIPE: i32 = 13;
@@ -22,12 +24,20 @@ pub fn capable(capability: u32) -> bool {
 }
 
 /// A write into a pipe or socket without a reader: SIGPIPE for the writing thread (pipe(7)).
-pub fn broken_pipe() {}
+pub fn broken_pipe() {
+    signal::send_to_task(&sched::current(), SigInfo::new(SIGPIPE, SI_KERNEL));
+}
 
 /// Runs `wait` with another signal mask (ppoll(2), epoll_pwait(2)); the old one comes back afterwards, behind the delivery of a signal that
 /// ended the wait.
-pub fn with_mask(_task: &Arc<Task>, _mask: Option<u64>, wait: impl FnOnce() -> SysResult) -> SysResult {
-    wait()
+pub fn with_mask(task: &Arc<Task>, mask: Option<u64>, wait: impl FnOnce() -> SysResult) -> SysResult {
+    let Some(mask) = mask else { return wait() };
+    task.signals.replace_mask(SigSet(mask));
+    let result = wait();
+    if result != Err(EINTR) {
+        task.signals.restore_mask();
+    }
+    result
 }
 
 /// bind(2) to a path: makes a socket inode there (mode 0777 without the umask). EADDRINUSE when the name is taken.

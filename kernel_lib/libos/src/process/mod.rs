@@ -1,46 +1,49 @@
 //! Processes (thread groups) and tasks (threads), their life and their relations.
+//!
+//! ```text
+//!           clone                  last thread ends              wait4, or nobody will wait
+//!  (none) ────────▶ alive ──────────────────────────▶ zombie ───────────────────────────────▶ reaped
+//!                     │  execve: same process, one thread, new memory
+//!                     └─ exit_group, fatal signal: every thread gets the EXIT flag and ends on its way back to the program
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | `task`, `group`, `tree`, `session` | threads, processes, ids and relations, sessions and process groups |
+//! | `create`, `start`, `exec`, `exit`, `wait` | clone, processes from outside, execve, the end, waiting for it |
+//! | `entry` | from the hardware's upcalls to system calls and signals, and back |
+//! | `credentials`, `seccomp`, `bpf` | who may do what |
+//! | `futex`, `rseq` | what the C library's threads are made of |
+//! | `accounting`, `random`, `report` | usage, random bytes, what /proc shows |
+//!
+//! Invariant: a thread ends only in [`exit::finish`], called at the bottom of its kernel stack, where no reference to anything is left
+//! behind: stacks are not unwound.
 
+pub mod accounting;
+pub mod bpf;
+mod create;
+pub mod credentials;
+mod entry;
+pub mod exec;
+pub mod exit;
+pub mod futex;
+mod group;
+pub mod pidfd;
+pub mod random;
+pub mod report;
+pub mod rseq;
+pub mod seccomp;
+pub mod session;
+mod start;
 mod task;
+pub mod tree;
+pub mod wait;
 
-pub use task::{Process, Task};
-
-use hal::context::UserContext;
-
-/// A system call came in: dispatches, applies restart rules, leaves the result in RAX.
-pub fn system_call(_context: &mut UserContext) {}
-
-/// On the way back to the program with something pending: deliver signals, stop, exit.
-pub fn before_return(_context: &mut UserContext) {}
-
-/// A page fault of the program.
-pub fn page_fault(_context: &mut UserContext, _access: hal::upcall::Access) {}
-
-/// A page fault of the library OS on the program's memory: true to try again.
-pub fn copy_fault(_access: hal::upcall::Access) -> bool {
-    false
-}
-
-/// Any other exception of the program.
-pub fn exception(_context: &mut UserContext, _vector: u8, _error: u64) {}
-
-/// The host file under a mapping vanished at this window address: SIGBUS.
-pub fn bus_error(_context: &mut UserContext, _window_address: u64) {}
-
-/// User and group ids, capabilities, securebits, no_new_privs (credentials(7)). Owned by the process family.
-#[derive(Clone, Default)]
-pub struct Credentials {
-    pub uid: u32,
-    pub euid: u32,
-    pub suid: u32,
-    pub fsuid: u32,
-    pub gid: u32,
-    pub egid: u32,
-    pub sgid: u32,
-    pub fsgid: u32,
-    pub groups: alloc::vec::Vec<u32>,
-    pub effective: u64,
-    pub permitted: u64,
-    pub inheritable: u64,
-    pub bounding: u64,
-    pub ambient: u64,
-}
+pub use create::{clone, Begin, CloneRequest, Completion};
+pub use credentials::Credentials;
+pub use entry::{before_return, bus_error, copy_fault, exception, page_fault, system_call};
+pub use exit::begin_group_exit;
+pub use group::{default_limits, Process};
+pub use session::{ControllingTerminal, Session};
+pub use start::{start, StartRequest};
+pub use task::{Inherit, Task};

@@ -1,0 +1,98 @@
+//! Pending signals of a thread or of a process: standard signals once each, real-time signals queued (signal(7)).
+
+use super::set::SigSet;
+use alloc::collections::VecDeque;
+use linux_abi::signal::{SigInfo, SIGRTMIN, SI_USER};
+
+#[derive(Default)]
+pub struct Queue {
+    pending: SigSet,
+    items: VecDeque<SigInfo>,
+}
+
+impl Queue {
+    pub const fn pending(&self) -> SigSet {
+        self.pending
+    }
+
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Adds a signal. A standard signal that is pending already is lost. Without `keep` only the fact is remembered.
+    pub fn push(&mut self, info: SigInfo, keep: bool) {
+        if info.signo < SIGRTMIN && self.pending.contains(info.signo) {
+            return;
+        }
+        self.pending = self.pending.union(SigSet::one(info.signo));
+        if keep {
+            self.items.push_back(info);
+        }
+    }
+
+    /// Whether a standard signal would be lost, being pending already.
+    pub const fn would_merge(&self, signal: i32) -> bool {
+        signal < SIGRTMIN && self.pending.contains(signal)
+    }
+
+    /// Takes the first signal of `wanted` (in delivery order).
+    pub fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {
+        let signal = self.pending.and(wanted).first()?;
+        let found = self.items.iter().position(|item| item.signo == signal).and_then(|index| self.items.remove(index));
+        if !self.items.iter().any(|item| item.signo == signal) {
+            self.pending = self.pending.without(SigSet::one(signal));
+        }
+        Some(found.unwrap_or(SigInfo::new(signal, SI_USER)))
+    }
+
+    /// Forgets every signal of `set`.
+    pub fn flush(&mut self, set: SigSet) {
+        if !self.pending.and(set).is_empty() {
+            self.pending = self.pending.without(set);
+            self.items.retain(|item| !set.contains(item.signo));
+        }
+    }
+
+    /// Forgets the queued expiries of a POSIX timer (timer_delete(2)).
+    pub fn flush_timer(&mut self, id: i32) {
+        let before = self.items.len();
+        self.items.retain(|item| item.code != linux_abi::signal::SI_TIMER || item.pid() != id as u32);
+        if self.items.len() != before {
+            let left = self.items.iter().fold(SigSet::EMPTY, |set, item| set.union(SigSet::one(item.signo)));
+            self.pending = self.pending.and(left);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_signals_merge_and_real_time_signals_queue() {
+        let mut queue = Queue::default();
+        for value in 0..3 {
+            let mut info = SigInfo::new(34, -1);
+            info.fields[2] = value;
+            queue.push(info, true);
+            queue.push(SigInfo::from_process(10, 0, value, 0), true);
+        }
+        assert_eq!(queue.take(SigSet::ALL).map(|info| (info.signo, info.pid())), Some((10, 0)));
+        for value in 0..3 {
+            assert_eq!(queue.take(SigSet::ALL).map(|info| info.value()), Some(value));
+        }
+        assert!(queue.take(SigSet::ALL).is_none() && queue.is_empty());
+    }
+
+    #[test]
+    fn a_lost_siginfo_still_leaves_the_signal() {
+        let mut queue = Queue::default();
+        queue.push(SigInfo::new(40, -1), false);
+        assert_eq!(queue.take(SigSet::ALL).map(|info| (info.signo, info.code)), Some((40, SI_USER)));
+        assert!(queue.is_empty());
+    }
+}
