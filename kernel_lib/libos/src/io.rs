@@ -56,6 +56,11 @@ impl<'a> IoBuffer<'a> {
         self.total - self.position
     }
 
+    /// Moves at most `bytes` more.
+    pub fn limit(&mut self, bytes: usize) {
+        self.total = self.total.min(self.position.saturating_add(bytes));
+    }
+
     /// Bytes moved so far.
     pub fn done(&self) -> usize {
         self.position

@@ -125,6 +125,16 @@ impl FsContext {
         drop(old);
     }
 
+    /// pivot_root(2): what was at the old root is at the new one.
+    pub fn pivot(&self, old: &Location, new: &Location) {
+        if self.root().same(old) {
+            self.set_root(new.clone());
+        }
+        if self.cwd().same(old) {
+            self.set_cwd(new.clone());
+        }
+    }
+
     pub fn umask(&self) -> u32 {
         self.umask.load(Ordering::Relaxed)
     }

@@ -120,6 +120,10 @@ pub trait FileOps: Send + Sync + Any {
     fn describe(&self, file: &OpenFile) -> String {
         String::from("anon_inode:[file]")
     }
+    /// f_type of fstatfs(2) for a file without a location.
+    fn magic(&self) -> u64 {
+        linux_abi::fs::ANON_INODE_MAGIC
+    }
     /// fsync(2), fdatasync(2). EINVAL: nothing that could be synced.
     fn sync(&self, file: &OpenFile, data_only: bool) -> Result<(), Errno> {
         Err(EINVAL)

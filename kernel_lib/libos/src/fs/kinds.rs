@@ -1,9 +1,12 @@
 //! File systems by the name that a mount gives them.
 
+use super::dentry::Dentry;
 use super::inode::{FileSystem, NewNode};
+use super::mount::{Mount, NewMount};
 use super::tmpfs::{Options, TmpFs};
 use crate::errno::{Errno, ENODEV};
 use abi::config::{ContainerSpec, MountSpec};
+use alloc::string::String;
 use alloc::sync::Arc;
 use linux_abi::fs::{makedev, S_IFCHR, S_IFDIR};
 
@@ -14,6 +17,26 @@ pub fn make(kind: &str, spec: &MountSpec, _container: &ContainerSpec) -> Result<
         "proc" | "sysfs" | "cgroup" | "devpts" => Ok(TmpFs::new(&Options { mode: 0o555, ..Options::default() })),
         _ => Err(ENODEV),
     }
+}
+
+/// mount(2): a new mount of a file system that lives in the guest. ENODEV: of no such kind.
+pub fn mount(kind: &str, source: &str, options: &str, flags: u32) -> Result<Arc<Mount>, Errno> {
+    let mut option_text = String::new();
+    let fs: Arc<dyn FileSystem> = match kind {
+        "tmpfs" | "ramfs" | "mqueue" => {
+            let parsed = Options::parse(options.split(','), true)?;
+            option_text = TmpFs::option_text(&parsed);
+            TmpFs::new(&parsed)
+        }
+        "proc" | "sysfs" | "devtmpfs" | "devpts" => {
+            let spec = MountSpec { options: options.split(',').map(String::from).collect(), ..MountSpec::default() };
+            make(kind, &spec, &ContainerSpec::default())?
+        }
+        _ => return Err(ENODEV),
+    };
+    let root = Dentry::root(fs.root());
+    let new = NewMount { fs, root, flags, source: source.into(), fstype: kind.into(), options: option_text };
+    Ok(Mount::new(new))
 }
 
 /// /dev: the nodes every container has (OCI runtime-spec, config-linux, "Default Devices").

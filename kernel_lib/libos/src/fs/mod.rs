@@ -22,6 +22,7 @@ pub mod host;
 pub mod inode;
 pub mod kinds;
 pub mod locks;
+pub mod memfd;
 pub mod mount;
 pub mod namei;
 pub mod notify;
@@ -50,4 +51,12 @@ pub(crate) fn random(bytes: &mut [u8]) {
         let at = hal::phys::slice_address(part);
         let _ = crate::host::call(&hal::host::Request::new(abi::request::Op::Random, 0, [at, part.len() as u64, 0, 0, 0, 0]), &[]);
     }
+}
+
+/// A write or truncation beyond RLIMIT_FSIZE: SIGXFSZ for the thread (setrlimit(2)).
+pub(crate) fn size_exceeded(_task: &alloc::sync::Arc<crate::process::Task>) {}
+
+/// pivot_root(2): tasks whose root or current directory was the old root move to the new one.
+pub(crate) fn root_pivoted(task: &alloc::sync::Arc<crate::process::Task>, old: &Location, new: &Location) {
+    task.fs().pivot(old, new);
 }

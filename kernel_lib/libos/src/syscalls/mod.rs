@@ -2,12 +2,21 @@
 //!
 //! Each family file has a `CALLS` array; [`TABLE`] is put together from them at compile time. `docs/compatibility.md` is generated from it.
 
+mod attributes;
+mod descriptor;
+mod directory;
 mod event;
 mod memory;
+mod mounting;
+mod open;
+mod paths;
 mod pipe;
 mod poll;
+mod read_write;
 mod socket;
 mod sysv_memory;
+mod transfer;
+mod xattr;
 
 use crate::errno::ENOSYS;
 use crate::process::Task;
@@ -78,12 +87,20 @@ pub const fn refused(number: usize, name: &'static str, handler: Handler, missin
 /// Every family's calls. One line a family.
 #[rustfmt::skip]
 const FAMILIES: &[&[Entry]] = &[
+    attributes::CALLS,
+    descriptor::CALLS,
+    directory::CALLS,
     event::CALLS,
     memory::CALLS,
+    mounting::CALLS,
+    open::CALLS,
     pipe::CALLS,
     poll::CALLS,
+    read_write::CALLS,
     socket::CALLS,
     sysv_memory::CALLS,
+    transfer::CALLS,
+    xattr::CALLS,
 ];
 
 const fn assemble() -> [Option<Entry>; NUMBERS] {

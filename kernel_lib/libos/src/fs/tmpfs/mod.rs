@@ -129,6 +129,11 @@ impl TmpFs {
         self.shared.quota.set_limit(options.size.div_ceil(4096));
     }
 
+    /// A regular file without a name.
+    pub fn memory_file(&self, node: &NewNode) -> Result<Arc<TmpInode>, Errno> {
+        TmpInode::make(&self.shared, node, None)
+    }
+
     /// An inode for a place that its own file system cannot hold (a mount point on a read-only one).
     pub fn stand_in(node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
         let fs = Self::new(&Options { size: 0, inodes: 4, ..Options::default() });
