@@ -78,7 +78,7 @@ def forward_signals(
     kill: Callable[[int], None], resize: Callable[[int, int], None] | None = None, terminal: int | None = None
 ) -> None:
     """From now on, what this process is sent goes to the container; a window that changes size too."""
-    import signal
+    import _signal as signal  # type: ignore[import-not-found]  # signal itself builds enums for 4 ms
 
     def forward(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - signal's signature
         kill(number)
