@@ -21,7 +21,7 @@ import time
 
 from runtime import create as creation
 from runtime import vmm
-from runtime.errors import HookFailed, HostError, LiteboxError, NotFound, VmmError, WrongState
+from runtime.errors import ExecFailed, HookFailed, HostError, LiteboxError, NotFound, VmmError, WrongState
 from runtime.store import CONTROL_SOCKET, Store, alive
 
 TYPE_CHECKING = False
@@ -245,7 +245,10 @@ class Container:
                 for index, hook in enumerate(hooks.get("startContainer") or []):
                     self._run_in_guest(hook, f"hooks.startContainer[{index}] ({hook['path']})")
                 self._remember(entry, "running")
-                control.request("start")
+                try:
+                    control.request("start")
+                except ExecFailed as error:
+                    raise ExecFailed(f"{self.process['args'][0]}: {error}", error.errno) from error
             if hooks.get("poststart"):
                 self._poststart(hooks["poststart"])
 

@@ -5,6 +5,8 @@ It runs the container's program natively in a chroot of the root tree. FAKE_VMM 
 it does: "no-ready" ends before the guest is ready, "deaf" never answers, "slow" takes a second to be ready.
 """
 
+from __future__ import annotations
+
 import json
 import os
 import select
@@ -13,6 +15,9 @@ import socket
 import sys
 import time
 import warnings  # noqa: F401 - os.execvpe imports it, which a chroot would hinder
+from typing import Any
+
+Json = dict[str, Any]
 
 
 def main() -> None:
@@ -34,7 +39,7 @@ def main() -> None:
         time.sleep(1)
     for namespace in plan["jail"]["namespaces"]:
         if namespace["type"] == "network" and "fd" not in namespace:
-            os.unshare(0x40000000) if hasattr(os, "unshare") else unshare_network()
+            unshare_network()
     os.write(plan["ready"], b'{"ok":true}\n')
     os.close(plan["ready"])
     Machine(plan, handles, mode).serve()
@@ -59,16 +64,15 @@ def proxy(fd: int) -> None:
 
 
 class Machine:
-    def __init__(self, plan, handles, mode):
+    def __init__(self, plan: Json, handles: dict[int, int], mode: str) -> None:
         self.plan, self.handles, self.mode = plan, handles, mode
         self.listener = socket.socket(fileno=plan["control"])
-        self.clients = []
+        self.clients: list[socket.socket] = []
         self.pid = 0
         self.paused = False
-        self.status = None
-        self.waiters = []
-        self.listeners = []
-        self.execs = {}
+        self.waiters: list[tuple[socket.socket, int]] = []
+        self.listeners: list[socket.socket] = []
+        self.execs: dict[int, tuple[socket.socket, int]] = {}
         self.limits = plan["container"]["limits"]
         self.root = handles[plan["container"]["mounts"][0]["handle"]]
         self.sigchld_read, self.sigchld_write = os.pipe()
@@ -76,7 +80,7 @@ class Machine:
         signal.set_wakeup_fd(self.sigchld_write)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
-    def spawn(self, process, stdio):
+    def spawn(self, process: Json, stdio: list[int | None]) -> int:
         read, write = os.pipe()
         pid = os.fork()
         if pid == 0:
@@ -107,13 +111,14 @@ class Machine:
             raise OSError(int(answer), os.strerror(int(answer)))
         return pid
 
-    def serve(self):
+    def serve(self) -> None:
         while True:
-            ready, _, _ = select.select([self.listener, self.sigchld_read, *self.clients], [], [])
+            sources: list[Any] = [self.listener.fileno(), self.sigchld_read, *self.clients]
+            ready, _, _ = select.select(sources, [], [])
             for source in ready:
-                if source is self.listener:
-                    self.clients.append(source.accept()[0])
-                elif source == self.sigchld_read:
+                if source == self.listener.fileno():
+                    self.clients.append(self.listener.accept()[0])
+                elif isinstance(source, int):
                     os.read(self.sigchld_read, 64)
                     self.reap()
                 else:
@@ -131,7 +136,7 @@ class Machine:
                     for fd in fds:
                         os.close(fd)
 
-    def reap(self):
+    def reap(self) -> None:
         while True:
             try:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -150,7 +155,7 @@ class Machine:
                     client.send(json.dumps(event).encode())
                 os._exit(128 + (status & 127) if status & 127 else status >> 8)
 
-    def answer(self, client, message, fds):
+    def answer(self, client: socket.socket, message: Json, fds: list[int]) -> None:
         assert message["v"] == 1
         number = message["id"]
         try:
@@ -163,7 +168,7 @@ class Machine:
                 del reply["ok"]
             client.send(json.dumps(reply).encode())
 
-    def op_start(self, client, message, fds):
+    def op_start(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         if self.pid:
             return {"error": "already started", "errno": 114}
         process = self.plan["container"]["process"]
@@ -175,51 +180,52 @@ class Machine:
             os._exit(127)
         return {}
 
-    def op_exec(self, client, message, fds):
+    def op_exec(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         process = message["process"]
         stdio = [fds[index] if index >= 0 else None for index in process["stdio"]]
         pid = self.spawn(process, stdio)
         self.execs[pid] = (client, message["id"])
         return {"pid": pid}
 
-    def op_kill(self, client, message, fds):
+    def op_kill(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         target = message.get("pid") or self.pid
         if not target:
             os._exit(128 + message["signal"])
         os.kill(target, message["signal"])
         return {}
 
-    def op_resize(self, client, message, fds):
+    def op_resize(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         return {}
 
     op_close_stdin = op_trace = op_resize
 
-    def op_ps(self, client, message, fds):
+    def op_ps(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         row = {"ppid": 0, "uid": 0, "state": ord("S"), "threads": 1, "rss_bytes": 4096, "cpu_ns": 0, "start_ns": 0}
         return {"processes": [{"pid": 1, "tty": "", "command": self.plan["container"]["process"]["args"][0], **row}]}
 
-    def op_pause(self, client, message, fds):
+    def op_pause(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         self.paused = True
         return {}
 
-    def op_resume(self, client, message, fds):
+    def op_resume(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         self.paused = False
         return {}
 
-    def op_stats(self, client, message, fds):
+    def op_stats(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         return {"memory": {"used": 1 << 20}, "vcpu_ns": [1000, 2000], "system_calls": {"read": 7}}
 
-    def op_update(self, client, message, fds):
+    def op_update(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         self.limits = message["limits"]
         return {}
 
-    def op_state(self, client, message, fds):
+    def op_state(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         return {"status": "paused" if self.paused else "running" if self.pid else "created"}
 
-    def op_wait(self, client, message, fds):
+    def op_wait(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         self.waiters.append((client, message["id"]))
+        return None
 
-    def op_events(self, client, message, fds):
+    def op_events(self, client: socket.socket, message: Json, fds: list[int]) -> Json | None:
         self.listeners.append(client)
         return {}
 
