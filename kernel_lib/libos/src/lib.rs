@@ -14,6 +14,7 @@
 
 extern crate alloc;
 
+mod background;
 pub mod boot;
 pub mod fs;
 pub mod host;

@@ -1,26 +1,21 @@
 //! What pipes, sockets and terminals ask of the process, signal and file families, in one place.
 
 use super::fifo::InodeKey;
-use crate::errno::{Errno, EINTR};
+use crate::errno::{Errno, EADDRINUSE, ECONNREFUSED, EEXIST, EINTR, ERESTARTNOHAND};
+use crate::fs::{namei, permission, Walk};
 use crate::process::Task;
 use crate::sched;
 use crate::signal::{self, SigSet};
 use crate::SysResult;
 use alloc::sync::Arc;
-use linux_abi::signal::{SigInfo, SI_KERNEL};
+use linux_abi::fs::S_IFSOCK;
+use linux_abi::signal::{SigInfo, SIGPIPE, SI_KERNEL};
 
-pub const SIGHUP: i32 = 1;
-pub const SIGPIPE: i32 = 13;
-pub const CAP_SYS_ADMIN: u32 = 21;
-pub const CAP_SYS_RESOURCE: u32 = 24;
-pub const CAP_NET_RAW: u32 = 13;
-pub const CAP_SETUID: u32 = 7;
-pub const CAP_SETGID: u32 = 6;
-pub const CAP_IPC_OWNER: u32 = 15;
+pub use linux_abi::capability::{CAP_IPC_OWNER, CAP_NET_RAW, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 
 /// Whether the current task has the capability (capabilities(7)).
 pub fn capable(capability: u32) -> bool {
-    sched::current().credentials().effective >> capability & 1 == 1
+    sched::current().capable(capability)
 }
 
 /// A write into a pipe or socket without a reader: SIGPIPE for the writing thread (pipe(7)).
@@ -34,18 +29,29 @@ pub fn with_mask(task: &Arc<Task>, mask: Option<u64>, wait: impl FnOnce() -> Sys
     let Some(mask) = mask else { return wait() };
     task.signals.replace_mask(SigSet(mask));
     let result = wait();
-    if result != Err(EINTR) {
+    if !matches!(result, Err(EINTR | ERESTARTNOHAND)) {
         task.signals.restore_mask();
     }
     result
 }
 
 /// bind(2) to a path: makes a socket inode there (mode 0777 without the umask). EADDRINUSE when the name is taken.
-pub fn make_socket(_path: &[u8]) -> Result<InodeKey, Errno> {
-    Err(crate::errno::EOPNOTSUPP)
+pub fn make_socket(path: &[u8]) -> Result<InodeKey, Errno> {
+    let location = namei::make_socket(&sched::current(), path).map_err(|error| if error == EEXIST { EADDRINUSE } else { error })?;
+    let stat = location.inode().stat()?;
+    Ok((stat.dev, stat.ino))
 }
 
 /// The inode of a socket's path that the caller may write to. ECONNREFUSED when it is no socket.
-pub fn find_socket(_path: &[u8]) -> Result<InodeKey, Errno> {
-    Err(crate::errno::ENOENT)
+pub fn find_socket(path: &[u8]) -> Result<InodeKey, Errno> {
+    let task = sched::current();
+    let mut walk = Walk::new(&task);
+    let location = walk.lookup(task.fs().cwd(), path, true)?;
+    let inode = location.inode();
+    permission::check(walk.credentials(), &**inode, permission::WRITE)?;
+    if inode.kind() != S_IFSOCK {
+        return Err(ECONNREFUSED);
+    }
+    let stat = inode.stat()?;
+    Ok((stat.dev, stat.ino))
 }

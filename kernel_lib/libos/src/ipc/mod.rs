@@ -3,8 +3,11 @@
 pub mod epoll;
 pub mod eventfd;
 pub mod fifo;
+pub mod inotify;
 pub mod links;
 pub mod pipe;
 pub mod ring;
+pub mod signalfd;
+pub mod timerfd;
 
 pub use links::broken_pipe;

@@ -10,6 +10,7 @@ mod memory;
 mod mounting;
 mod open;
 mod paths;
+mod notify;
 mod pipe;
 mod poll;
 mod read_write;
@@ -94,6 +95,7 @@ const FAMILIES: &[&[Entry]] = &[
     memory::CALLS,
     mounting::CALLS,
     open::CALLS,
+    notify::CALLS,
     pipe::CALLS,
     poll::CALLS,
     read_write::CALLS,

@@ -1,76 +1,64 @@
 //! The terminal of a process that the runtime starts with `terminal`: a pty of the guest, whose master side is the process's host
 //! streams. Two threads of the library OS move the bytes; they sleep whenever there is nothing to move.
 
+use super::job::controlling_of;
 use super::pty;
 use super::terminal::Terminal;
 use super::termios::WindowSize;
+use crate::background;
 use crate::errno::{Errno, EAGAIN};
 use crate::fs::file::{O_NONBLOCK, O_RDWR};
 use crate::fs::{stream, Events, OpenFile};
 use crate::io::IoBuffer;
-use crate::ipc::links;
+use crate::process::{Process, Task};
 use crate::wait::{wait_on, Interruptible, WaitQueue};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use hal::sync::SpinLock;
+use linux_abi::fs::O_NOCTTY;
+
+/// A stream that the runtime did not give.
+const NO_STREAM: u32 = u32::MAX;
 
 /// The first one is the container's console.
 static CONSOLE: SpinLock<Option<Weak<Terminal>>> = SpinLock::new(None);
 
-pub fn console() -> Option<Arc<Terminal>> {
+pub(super) fn the_console() -> Option<Arc<Terminal>> {
     CONSOLE.lock().as_ref().and_then(Weak::upgrade)
 }
 
-/// What the runtime's Resize messages reach.
-#[derive(Clone)]
-pub struct ResizeHandle {
-    terminal: Weak<Terminal>,
-}
-
-impl ResizeHandle {
-    pub fn resize(&self, rows: u16, columns: u16) {
-        if let Some(terminal) = self.terminal.upgrade() {
-            terminal.resize(WindowSize { rows, columns, x_pixels: 0, y_pixels: 0 });
-        }
-    }
-
-    /// Makes it the controlling terminal of the session whose leader the process is.
-    pub fn control(&self, leader: &Arc<crate::process::Process>) {
-        if let Some(terminal) = self.terminal.upgrade() {
-            terminal.attach(leader);
-        }
-    }
-}
-
-/// Makes the terminal: the slave for descriptors 0, 1 and 2, and what resizes it. `stdin`, `stdout`: handles of host streams.
-/// `owner`: of /dev/pts/N.
-pub fn container_terminal(
-    stdin: u32,
-    stdout: u32,
-    rows: u16,
-    columns: u16,
-    owner: (u32, u32),
-) -> Result<(Arc<OpenFile>, ResizeHandle), Errno> {
-    let terminal = pty::create(owner)?;
+/// A new terminal as controlling terminal of the task's session, its other side at the host's streams: to become descriptors 0, 1 and 2.
+pub fn console(task: &Arc<Task>, streams: [u32; 3], rows: u16, columns: u16) -> Result<Arc<OpenFile>, Errno> {
+    const TTY_GROUP: u32 = 5;
+    let [stdin, stdout, _] = streams;
+    let terminal = pty::create((task.credentials().uid, TTY_GROUP))?;
     {
         let mut core = terminal.core.lock();
         core.locked = false;
         core.window = WindowSize { rows, columns, x_pixels: 0, y_pixels: 0 };
     }
     CONSOLE.lock().get_or_insert_with(|| Arc::downgrade(&terminal));
-    let slave = pty::open_file(&terminal, O_RDWR | linux_abi::fs::O_NOCTTY)?;
+    let slave = pty::open_file(task, &terminal, O_RDWR | O_NOCTTY)?;
+    terminal.attach(&task.process);
     let output = stream::open(stdout)?;
-    let same = stdin == stdout;
-    let input = if same { output.clone() } else { stream::open(stdin)? };
-    if !same {
+    if stdin == stdout {
+        let (input, typed) = (output.clone(), terminal.clone());
+        background::spawn("tty-input", Box::new(move || type_from(&input, &typed, true)))?;
+    } else if stdin != NO_STREAM {
+        let (input, typed) = (stream::open(stdin)?, terminal.clone());
         input.set_flags(O_RDWR | O_NONBLOCK);
+        background::spawn("tty-input", Box::new(move || type_from(&input, &typed, false)))?;
     }
-    let resize = ResizeHandle { terminal: Arc::downgrade(&terminal) };
-    let typed = terminal.clone();
-    links::spawn("tty-input", Box::new(move || type_from(&input, &typed, same)))?;
-    links::spawn("tty-output", Box::new(move || print_to(&output, &terminal)))?;
-    Ok((slave, resize))
+    background::spawn("tty-output", Box::new(move || print_to(&output, &terminal)))?;
+    Ok(slave)
+}
+
+/// A new window size for the controlling terminal of a process that was started from outside.
+pub fn resize(process: &Arc<Process>, rows: u16, columns: u16) {
+    if let Some(terminal) = controlling_of(process) {
+        terminal.resize(WindowSize { rows, columns, x_pixels: 0, y_pixels: 0 });
+    }
 }
 
 /// Host to guest, until the host side or the terminal ends. `hangs_up`: the end of the host side is the end of the terminal (it is a

@@ -183,27 +183,25 @@ fn open_controlling(task: &Arc<Task>, _rdev: u64, flags: u32, _location: &Locati
 
 /// open(2) of /dev/console: the container's own terminal.
 fn open_console(_task: &Arc<Task>, _rdev: u64, flags: u32, _location: &Location) -> Result<Opened, Errno> {
-    let terminal = super::container::console().ok_or(EIO)?;
+    let terminal = super::container::the_console().ok_or(EIO)?;
     Ok(Opened::Ops(open_terminal(&terminal, flags)?))
 }
 
-/// A slave's open file: by its name in /dev/pts when the container has one there, so that ttyname(3) finds it.
-pub fn open_file(terminal: &Arc<Terminal>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
+/// A slave's open file: by its name in /dev/pts when the task has one there, so that ttyname(3) finds it.
+pub(super) fn open_file(task: &Arc<Task>, terminal: &Arc<Terminal>, flags: u32) -> Result<Arc<OpenFile>, Errno> {
     let status = flags & (O_ACCMODE | O_NONBLOCK);
+    let rdev = makedev(PTS_MAJOR, terminal.index);
     let ops = open_terminal(terminal, flags)?;
-    let place = sched::try_current().and_then(|task| {
-        let path = format!("/dev/pts/{}", terminal.index);
-        let location = Walk::new(&task).lookup(task.fs().root(), path.as_bytes(), true).ok()?;
-        let stat = location.inode().stat().ok()?;
-        (stat.rdev == makedev(PTS_MAJOR, terminal.index)).then_some(location)
-    });
+    let path = format!("/dev/pts/{}", terminal.index);
+    let place = Walk::new(task).lookup(task.fs().root(), path.as_bytes(), true).ok();
+    let place = place.filter(|location| location.inode().stat().is_ok_and(|stat| stat.rdev == rdev));
     Ok(OpenFile::at(ops, status, place))
 }
 
 /// TIOCGPTPEER: a descriptor of the slave, whatever mounts the caller sees.
 pub(super) fn open_peer(terminal: &Arc<Terminal>, flags: u32) -> SysResult {
     let task = sched::current();
-    let file = open_file(terminal, flags)?;
+    let file = open_file(&task, terminal, flags)?;
     task.files().insert(file, flags & O_CLOEXEC != 0, 0, task.limit(RLIMIT_NOFILE)).map(|fd| fd as usize)
 }
 
