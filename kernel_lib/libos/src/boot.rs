@@ -83,6 +83,7 @@ fn control_task(_: usize) -> ! {
 fn set_up() -> Result<(), String> {
     let spec: ContainerSpec = postcard::from_bytes(hal::cpu::boot_config()).map_err(|error| format!("boot configuration: {error}"))?;
     tree::set_limit(spec.limits.pids);
+    crate::tty::register();
     let fs = crate::fs::init(&spec).map_err(|failure| format!("{}: {:?}", failure.what, failure.errno))?;
     CONTAINER.get_or_init(|| Container { spec, fs });
     Ok(())
