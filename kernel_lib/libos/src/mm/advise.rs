@@ -130,7 +130,7 @@ impl AddressSpace {
             let mut ranges = Vec::new();
             let mut covered = start;
             let mut refused = false;
-            for vma in inner.map.overlapping(start, end) {
+            for vma in inner.map.overlapping(start, end).filter(|vma| !vma.flags.has(Flags::HIDDEN)) {
                 if (vma.flags.has(Flags::LOCKED) && !locked) || vma.flags.has(Flags::SPECIAL) || (only_anonymous && !vma.anonymous()) {
                     refused = true;
                     break;

@@ -4,7 +4,7 @@ use super::elf::{Flaw, Header, Program, Segment, HEADER_BYTES, PROGRAM_HEADER_BY
 use super::map::{Limits, Place, Request};
 use super::space::{AddressSpace, Layout};
 use super::stack;
-use super::vma::{Flags, STACK_GAP};
+use super::vma::{Flags, Mapping, STACK_GAP};
 use super::{vdso, Pages, Source, PAGE_SIZE};
 use crate::errno::{Errno, E2BIG, EINVAL, EIO, ELIBBAD, ENOEXEC, ENOMEM};
 use abi::layout::LIBOS_BASE;
@@ -65,6 +65,8 @@ struct Placed {
 /// headers that make no sense; E2BIG; ENOMEM; or what the interpreter's resolver says.
 pub fn load(image: &Image<'_>) -> Result<(Arc<AddressSpace>, UserContext), Errno> {
     check_strings(image)?;
+    // Mapped until the segments are: what is read below stays where it is.
+    let _held = Mapping::new(image.file.clone(), false, Rights::READ);
     let header = read_header(image.file.as_ref()).map_err(|flaw| flaw.unwrap_or(ENOEXEC))?;
     let program = read_program(image.file.as_ref(), &header, ENOEXEC)?;
     let interpreter = match program.interpreter {
@@ -85,6 +87,7 @@ pub fn load(image: &Image<'_>) -> Result<(Arc<AddressSpace>, UserContext), Errno
     let main = place(&space, image.file.clone(), &header, program, Some(program_base))?;
     let (entry, base) = match interpreter {
         Some(file) => {
+            let _held = Mapping::new(file.clone(), false, Rights::READ);
             let header = read_header(file.as_ref()).map_err(|flaw| flaw.unwrap_or(ELIBBAD))?;
             let program = read_program(file.as_ref(), &header, ELIBBAD)?;
             let placed = place(&space, file, &header, program, None)?;

@@ -122,7 +122,8 @@ impl AddressSpace {
             inner.table.map(fetch.wanted, page, page_rights(rights), &mut left.flush).map_err(|()| ENOMEM)?;
         }
         let mut short = false;
-        let patches = &mut inner.patches;
+        let allowed = !shared && !fetch.copy && self.patching.load(Ordering::Relaxed);
+        let copies = super::patch::instead_of(inner, &mut left, allowed, &fetch.pages, (start, first, (end - start) / PAGE_SIZE));
         let filled = inner.table.fill(start, end, fetch.wanted, |address| {
             let page = at(address)?;
             if shared {
@@ -135,8 +136,9 @@ impl AddressSpace {
                 copy.copy_from(page);
                 return Some((Page::Ram(copy), page_rights(rights)));
             }
-            let page = patches.instead_of(fetch.pages.as_ref(), first + (address - start) / PAGE_SIZE, address, rights).unwrap_or_else(|| page.clone());
-            Some((page, read_only(rights)))
+            let index = first + (address - start) / PAGE_SIZE;
+            let copy = copies.binary_search_by_key(&index, |(index, _)| *index).ok().map(|at| Page::Ram(copies[at].1.clone()));
+            Some((copy.unwrap_or_else(|| page.clone()), read_only(rights)))
         });
         inner.table.flush(left.flush);
         match filled {
@@ -170,11 +172,17 @@ impl AddressSpace {
                 copy_all: true,
             }
         };
-        let invalidations = INVALIDATIONS.load(Ordering::Acquire);
-        let got = fetch.pages.around(fetch.index, fetch.count as usize, fetch.write);
-        if !got.is_empty() {
-            // Whatever did not work out is left to faults.
-            let _ = self.install(&fetch, start, fetch.index, &got, invalidations);
+        let (last, mut fetch) = (fetch.index + fetch.count, fetch);
+        // An object gives what lies in one of its windows at a time.
+        while fetch.index < last {
+            let invalidations = INVALIDATIONS.load(Ordering::Acquire);
+            let got = fetch.pages.around(fetch.index, (last - fetch.index) as usize, fetch.write);
+            // Whatever does not work out is left to faults.
+            if got.is_empty() || self.install(&fetch, fetch.start, fetch.index, &got, invalidations).is_err() {
+                return;
+            }
+            fetch.index += got.len() as u64;
+            fetch.start += got.len() as u64 * PAGE_SIZE;
         }
     }
 

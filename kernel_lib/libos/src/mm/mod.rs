@@ -5,12 +5,13 @@
 //! map     mmap, munmap, mprotect, brk        remap   mremap    advise  madvise, mincore, msync, mlock
 //! fault   page faults, mapping ahead         fork    copies    pin     frames for the host, memory of other processes
 //! shmem   pages of tmpfs, memfd, shared anonymous memory       sysv    shmget family
-//! exec    a program's image: elf (headers), stack (argv, envp, auxv)     reclaim  growing, giving back, out of memory
+//! exec    a program's image: elf (headers), stack (argv, envp, auxv), vdso    patch   system calls as calls
+//! reclaim growing, giving back, out of memory                              report  what /proc shows
 //! ```
 //!
 //! Invariants:
 //! - The lock of an address space is the last sleeping lock anybody takes: under it no user memory is touched, no host request is
-//!   made and no method of [`Pages`] is called but [`Pages::mapped`]. So user memory may be copied under any other sleeping lock,
+//!   made and of [`Pages`] only the methods that do not sleep are called (`mapped`, `identity`, `version`). So user memory may be copied under any other sleeping lock,
 //!   provided that no [`Pages`] method wants that lock: they take spin locks, or sleeping locks that nobody holds while he copies.
 //! - What a page-table entry allows never exceeds its VMA's rights. A private RAM page is writable only while nobody shares its frame.
 //! - Additions are never flushed. Removals rest in a [`hal::paging::Flush`] until it is done; VMAs that were taken out are dropped
@@ -61,10 +62,10 @@ pub trait Pages: Send + Sync {
     }
     /// Bytes.
     fn size(&self) -> u64;
-    /// (device, inode) for /proc/PID/maps and for the cache of patched code.
+    /// (device, inode): what is the same object, for /proc/PID/maps, futexes, the cache of patched code. Must not sleep.
     fn identity(&self) -> (u64, u64);
     /// Changes whenever the contents may have changed (a host file's mtime, say): what was derived from the pages is void then.
-    /// None: contents change at any time.
+    /// None: contents change at any time. Must not sleep.
     fn version(&self) -> Option<u64> {
         None
     }

@@ -115,8 +115,12 @@ fn relocate(inner: &mut Inner, left: &mut Leftovers, vma: &Vma, from: (u64, u64)
     let mut moved = part(vma, from.0, from.0 + from.1.max(PAGE_SIZE));
     (moved.start, moved.end) = (to.0, to.0 + to.1);
     moved.ahead = (0, 0);
-    super::patch::range_goes(inner, left, from.0, from.0 + from.1);
-    inner.table.relocate(from.0, to.0, from.1, &mut left.flush).map_err(|()| ENOMEM)?;
+    super::patch::range_moves(inner, left, from.0, from.0 + from.1);
+    if inner.table.relocate(from.0, to.0, from.1, &mut left.flush).is_err() {
+        // No memory for a table: what has moved already has no VMA and must not stay.
+        inner.table.unmap(to.0, to.0 + to.1, &mut left.flush);
+        return Err(ENOMEM);
+    }
     if !keep {
         take_out(inner, left, from.0, from.0 + from.1);
     } else if vma.flags.has(Flags::LOCKED) {

@@ -66,7 +66,8 @@ struct State {
     seals: u32,
     /// Shared mappings that are or may become writable.
     writable_mappings: i64,
-    mappings: i64,
+    /// Raised with every change of the contents that we know of.
+    version: u64,
 }
 
 impl State {
@@ -116,7 +117,7 @@ impl SharedMemory {
     /// `name`, `identity`: what /proc/PID/maps shows, such as "/dev/zero (deleted)".
     pub fn new(name: String, identity: (u64, u64), quota: Option<Arc<Quota>>) -> Arc<Self> {
         let state =
-            State { chunks: BTreeMap::new(), size: 0, present: 0, seals: F_SEAL_SEAL, writable_mappings: 0, mappings: 0 };
+            State { chunks: BTreeMap::new(), size: 0, present: 0, seals: F_SEAL_SEAL, writable_mappings: 0, version: 0 };
         Arc::new(Self { state: SpinLock::new(state), name, identity, quota })
     }
 
@@ -170,10 +171,11 @@ impl SharedMemory {
         let wanted = offset.checked_add(buffer.remaining() as u64).filter(|&end| end <= MAX_SIZE).ok_or(EFBIG)?;
         let mut end = wanted;
         {
-            let state = self.state.lock();
+            let mut state = self.state.lock();
             if state.seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE) != 0 {
                 return Err(EPERM);
             }
+            state.version += 1;
             if state.seals & F_SEAL_GROW != 0 && wanted > state.size {
                 end = state.size;
                 if end <= offset {
@@ -255,6 +257,7 @@ impl SharedMemory {
             }
             let shrunk = size < state.size;
             state.size = size;
+            state.version += 1;
             (if shrunk { state.remove(first, u64::MAX) } else { Vec::new() }, shrunk)
         };
         if shrunk {
@@ -369,15 +372,20 @@ impl Pages for SharedMemory {
         self.identity
     }
 
+    fn version(&self) -> Option<u64> {
+        let state = self.state.lock();
+        (state.writable_mappings == 0).then_some(state.version)
+    }
+
     fn name(&self) -> String {
         self.name.clone()
     }
 
     fn mapped(&self, delta: i64, writable: bool) {
-        let mut state = self.state.lock();
-        state.mappings += delta;
         if writable {
+            let mut state = self.state.lock();
             state.writable_mappings += delta;
+            state.version += 1;
         }
     }
 
@@ -393,6 +401,7 @@ impl Pages for SharedMemory {
         if self.may_write_shared().is_err() {
             return Err(EPERM);
         }
+        self.state.lock().version += 1;
         if first > last {
             // Within one page.
             self.zero_part(start, end);

@@ -59,8 +59,9 @@ pub struct AddressSpace {
     root: Arc<Root>,
     /// The auxiliary vector as the program got it (/proc/PID/auxv).
     pub(super) auxv: SpinLock<Arc<[u8]>>,
-    /// System calls may be patched (no GS base of its own).
+    /// System calls may be patched (no GS base of its own); the sites seen.
     pub(super) patching: AtomicBool,
+    pub(super) sites: SpinLock<super::patch::Sites>,
     pub(super) dumpable: AtomicU64,
 }
 
@@ -94,6 +95,7 @@ impl AddressSpace {
             root,
             auxv: SpinLock::new(Arc::from([])),
             patching: AtomicBool::new(true),
+            sites: SpinLock::default(),
             dumpable: AtomicU64::new(1),
         });
         let mut spaces = SPACES.lock();

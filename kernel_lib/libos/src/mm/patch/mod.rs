@@ -1,0 +1,264 @@
+//! System calls as calls: a SYSCALL instruction costs a ring change that a jump to the library OS does not. A site that is seen twice is
+//! replaced, in a private copy of its page, by a jump to a trampoline (`code`); the copies are shared by all processes (`cache`).
+//!
+//! Only pages of files are patched, never writable or changed ones, and never in a program that uses GS base (the fast entry finds its
+//! vCPU by it). A space's trampolines lie in a hidden VMA in the gap that mmap leaves below a file mapping. Whoever takes that VMA
+//! away takes the patched pages along: the file's own come back by faults.
+//!
+//! Lock order: address space > a file's patches > the list of files.
+
+mod cache;
+mod code;
+
+use super::map::FILE_GAP;
+use super::space::{AddressSpace, Inner, Leftovers};
+use super::vma::{is_same, Backing, Flags, Vma};
+use super::{Pages, PAGE_SIZE};
+use alloc::collections::BTreeMap;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use cache::FilePatches;
+use core::sync::atomic::Ordering;
+use hal::context::UserContext;
+use hal::frame::{Frame, Page};
+use hal::paging::Rights;
+
+/// So many slow calls from one place make it worth a patch.
+const WORTH: u8 = 2;
+const SITES: usize = 64;
+const HOPELESS: u8 = u8::MAX;
+
+/// Slow calls seen, by return address.
+pub(super) struct Sites([(u64, u8); SITES]);
+
+impl Default for Sites {
+    fn default() -> Self {
+        Self([(0, 0); SITES])
+    }
+}
+
+impl Sites {
+    /// Counts a call. True: now is the time.
+    fn count(&mut self, rip: u64) -> bool {
+        let site = &mut self.0[(rip ^ rip >> 6 ^ rip >> 12) as usize % SITES];
+        if site.0 != rip {
+            *site = (rip, 0);
+        }
+        if site.1 == HOPELESS {
+            return false;
+        }
+        site.1 = site.1.saturating_add(1).min(HOPELESS - 1);
+        site.1 >= WORTH
+    }
+
+    fn give_up(&mut self, rip: u64) {
+        self.0[(rip ^ rip >> 6 ^ rip >> 12) as usize % SITES] = (rip, HOPELESS);
+    }
+}
+
+/// A space's trampolines: start of the hidden VMA to the file they belong to.
+#[derive(Clone, Default)]
+pub(super) struct Patches {
+    areas: BTreeMap<u64, Area>,
+}
+
+#[derive(Clone)]
+struct Area {
+    file: Arc<FilePatches>,
+    pages: Arc<dyn Pages>,
+}
+
+impl AddressSpace {
+    /// A system call came in by the SYSCALL instruction: patches its site when it is worth it. Called before the call is served.
+    pub fn slow_call(&self, context: &UserContext) {
+        if !self.patching.load(Ordering::Relaxed) || !self.sites.lock().count(context.rip) {
+            return;
+        }
+        let patched = self.edit(|inner, left| patch(inner, left, context.rip, context.orig_rax));
+        if patched.is_none() {
+            self.sites.lock().give_up(context.rip);
+        }
+    }
+
+    /// The program sets a GS base of its own (arch_prctl(2), ARCH_SET_GS): no patched calls from now on. A context that may stand in a
+    /// trampoline is to be led out first ([`Self::leave_trampoline`]).
+    pub fn forbid_patches(&self) {
+        if !self.patching.swap(false, Ordering::Relaxed) {
+            return;
+        }
+        self.edit(|inner, left| {
+            for base in inner.patches.areas.keys().copied().collect::<Vec<_>>() {
+                forget(inner, left, base);
+            }
+        });
+    }
+
+    /// Before a signal frame is built or registers are shown: a program counter in a trampoline becomes the place it stands for.
+    pub fn leave_trampoline(&self, context: &mut UserContext) {
+        if let Some(rip) = self.original_rip(context.rip) {
+            context.rip = rip;
+        }
+    }
+
+    fn original_rip(&self, rip: u64) -> Option<u64> {
+        if !self.patching.load(Ordering::Relaxed) {
+            return None;
+        }
+        let inner = self.inner.lock();
+        let (&base, area) = inner.patches.areas.range(..=rip).next_back()?;
+        if rip - base >= FILE_GAP {
+            return None;
+        }
+        area.file.original(base, rip - base)
+    }
+}
+
+/// Patches the site whose SYSCALL returns to `rip`. None: impossible.
+fn patch(inner: &mut Inner, left: &mut Leftovers, rip: u64, number: u64) -> Option<()> {
+    // The whole site lies on one page.
+    let page_address = (rip - 2) & !(PAGE_SIZE - 1);
+    let behind = (rip - page_address) as usize;
+    let vma = inner.map.find(page_address).filter(|vma| may_patch(vma))?;
+    let Backing::Object(mapping, _) = &vma.backing else { return None };
+    let (pages, index, rights) = (mapping.pages.clone(), vma.index_of(page_address), vma.rights);
+    let file = cache::of(pages.as_ref(), true)?;
+    let entry = inner.table.entry(page_address)?;
+    if entry.ram && file.is_copy(index, entry.address).is_none() {
+        // The program's own copy.
+        return None;
+    }
+    let base = area_below(inner, page_address, &pages)?;
+    let copy = file.patch(index, &Page::Window(entry.address), page_address, base, behind, number)?;
+    set_up(inner, left, base, &file, &pages)?;
+    if copy.address() == entry.address {
+        // Patched already, and yet the call was slow: somebody jumps to the SYSCALL itself.
+        return None;
+    }
+    inner.table.map(page_address, Page::Ram(copy), rights, &mut left.flush).ok()
+}
+
+fn may_patch(vma: &Vma) -> bool {
+    vma.rights.execute && !vma.rights.write && !vma.shared() && !vma.flags.has(Flags::SPECIAL) && !vma.flags.has(Flags::HIDDEN)
+}
+
+/// Where the trampolines of the file that is mapped around `address` are or belong: in the gap below its lowest mapping.
+fn area_below(inner: &Inner, address: u64, pages: &Arc<dyn Pages>) -> Option<u64> {
+    let mut lowest = inner.map.find(address)?;
+    while let Some(below) = inner.map.below(lowest.start) {
+        let same = below.end == lowest.start && matches!(&below.backing, Backing::Object(mapping, _) if is_same(&mapping.pages, pages));
+        if !same {
+            break;
+        }
+        lowest = below;
+    }
+    lowest.start.checked_sub(FILE_GAP).filter(|&base| base >= super::vma::MIN_ADDRESS)
+}
+
+/// Makes the trampolines of a file present at `base`: new ones as well as those that came since. None: the place is taken.
+fn set_up(inner: &mut Inner, left: &mut Leftovers, base: u64, file: &Arc<FilePatches>, pages: &Arc<dyn Pages>) -> Option<()> {
+    match inner.patches.areas.get(&base) {
+        Some(area) if Arc::ptr_eq(&area.file, file) => {}
+        Some(_) => return None,
+        None => {
+            if !inner.map.is_free(base, base + FILE_GAP) {
+                return None;
+            }
+            inner.map.insert(Vma::new(base, base + FILE_GAP, Rights::READ_EXECUTE, Flags::HIDDEN, Backing::Anonymous));
+            inner.patches.areas.insert(base, Area { file: file.clone(), pages: pages.clone() });
+        }
+    }
+    for (number, frame) in file.trampolines().into_iter().enumerate() {
+        let at = base + number as u64 * PAGE_SIZE;
+        if inner.table.entry(at).is_none() {
+            inner.table.map(at, Page::Ram(frame), Rights::READ_EXECUTE, &mut left.flush).ok()?;
+        }
+    }
+    Some(())
+}
+
+/// The patched copies to be mapped instead of the object's pages `[first, first + count)` at `start`; their trampolines are made present.
+pub(super) fn instead_of(
+    inner: &mut Inner,
+    left: &mut Leftovers,
+    allowed: bool,
+    pages: &Arc<dyn Pages>,
+    (start, first, count): (u64, u64, u64),
+) -> Vec<(u64, Frame)> {
+    if !allowed || !inner.map.find(start).is_some_and(may_patch) {
+        return Vec::new();
+    }
+    let Some(file) = cache::of(pages.as_ref(), false) else { return Vec::new() };
+    let mut copies = Vec::new();
+    for (index, frame, lead) in file.patched(first, first + count) {
+        let address = start + (index - first) * PAGE_SIZE;
+        let Some(base) = address.checked_sub(lead).filter(|&base| base >= super::vma::MIN_ADDRESS) else { continue };
+        if set_up(inner, left, base, &file, pages).is_some() {
+            copies.push((index, frame));
+        }
+    }
+    copies
+}
+
+/// A range is about to lose its mappings: trampolines in it go with their patched pages, and trampolines whose file goes go too.
+pub(super) fn range_goes(inner: &mut Inner, left: &mut Leftovers, start: u64, end: u64) {
+    if inner.patches.areas.is_empty() {
+        return;
+    }
+    let touched: Vec<u64> = inner
+        .patches
+        .areas
+        .keys()
+        .copied()
+        .filter(|&base| (base < end && start < base + FILE_GAP) || (start <= base + FILE_GAP && base + FILE_GAP < end))
+        .collect();
+    for base in touched {
+        forget(inner, left, base);
+    }
+}
+
+/// A range is about to be moved: its patched pages would jump astray. The file's own come back by faults.
+pub(super) fn range_moves(inner: &mut Inner, left: &mut Leftovers, start: u64, end: u64) {
+    if inner.patches.areas.is_empty() {
+        return;
+    }
+    range_goes(inner, left, start, end);
+    let mut ours = Vec::new();
+    for vma in inner.map.overlapping(start, end).filter(|vma| may_patch(vma)) {
+        let Backing::Object(mapping, _) = &vma.backing else { continue };
+        let Some(file) = cache::of(mapping.pages.as_ref(), false) else { continue };
+        inner.table.scan(vma.start.max(start), vma.end.min(end), |address, entry| {
+            if entry.ram && file.is_copy(vma.index_of(address), entry.address).is_some() {
+                ours.push(address);
+            }
+        });
+    }
+    for address in ours {
+        inner.table.unmap(address, address + PAGE_SIZE, &mut left.flush);
+    }
+}
+
+/// Takes a space's trampolines at `base` away, and the pages that jump to them.
+fn forget(inner: &mut Inner, left: &mut Leftovers, base: u64) {
+    let Some(area) = inner.patches.areas.remove(&base) else { return };
+    let mut ranges = Vec::new();
+    for vma in inner.map.iter().filter(|vma| !vma.shared()) {
+        let Backing::Object(mapping, _) = &vma.backing else { continue };
+        if !is_same(&mapping.pages, &area.pages) {
+            continue;
+        }
+        for index in area.file.indexes() {
+            let first = vma.index_of(vma.start);
+            if (first..first + vma.bytes() / PAGE_SIZE).contains(&index) {
+                ranges.push((vma.start + (index - first) * PAGE_SIZE, index));
+            }
+        }
+    }
+    for (address, index) in ranges {
+        let ours = inner.table.entry(address).is_some_and(|entry| entry.ram && area.file.is_copy(index, entry.address).is_some());
+        if ours {
+            inner.table.unmap(address, address + PAGE_SIZE, &mut left.flush);
+        }
+    }
+    inner.table.unmap(base, base + FILE_GAP, &mut left.flush);
+    left.vmas.extend(inner.map.remove(base, base + FILE_GAP));
+}
