@@ -8,7 +8,7 @@ vmm=${VMM:-$(dirname "$0")/../target/debug/litebox-vmm}
 arguments=$(python3 -c 'import json, sys; print(json.dumps(sys.argv[1:]))' "$@")
 plan=$(mktemp)
 cat >"$plan" <<PLAN
-{"version": 1, "kernel": "$image", "vcpus": ${VCPUS:-2}, "memory": ${MEMORY:-1073741824}, "debug": ${DEBUG:-false},
+{"version": 1, "kernel": "$image", "vcpus": ${VCPUS:-2}, "memory": ${MEMORY:-1073741824}, "debug": ${DEBUG:-false}, "jail": {"enabled": ${JAIL:-false}, "namespaces": [{"type": "ipc"}, {"type": "uts"}]},
  "descriptors": [{"handle": 1, "fd": 0, "kind": "stream"}, {"handle": 2, "fd": 1, "kind": "stream"},
                  {"handle": 3, "fd": 2, "kind": "stream"}, {"handle": 16, "fd": 9, "kind": "tree"}],
  "container": {"id": "try", "hostname": "try",

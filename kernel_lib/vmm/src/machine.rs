@@ -3,7 +3,7 @@
 //! Order: plan → descriptors adopted, all others closed → image opened, VM built → jail → threads → guest code. What fails before the guest
 //! runs is told on `ready` and in the log, and ends the process with status 125.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -20,7 +20,8 @@ use crate::control::{Control, Parts};
 use crate::error::{During, HostError, Kind};
 use crate::events::Events;
 use crate::handles::{Handle, Handles, Kind as HandleKind};
-use crate::jail::descriptors;
+use crate::jail::seccomp::{Filter, Thread};
+use crate::jail::{self, descriptors};
 use crate::memory::GuestMemory;
 use crate::plan::{DescriptorKind, Plan, MAX_BYTES};
 use crate::ready::Ready;
@@ -133,6 +134,7 @@ struct Running {
     vcpu_limit: u32,
     started: Vec<bool>,
     debug: bool,
+    filters: Filters,
 }
 
 fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running, HostError> {
@@ -168,6 +170,10 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
     let features = machine.features();
     let clock = Clock::start(&memory, features.tsc_hz, features.apic_timer_hz)?;
 
+    let trees: Vec<BorrowedFd<'_>> =
+        inherited.handles.iter().filter(|(_, kind, _)| *kind == DescriptorKind::Tree).map(|(_, _, fd)| fd.as_fd()).collect();
+    let jailed = jail::enter(&plan.jail, inherited.namespaces, &trees, plan.container.process.capabilities.bounding)?;
+
     let (notices, inbox) = channel();
     let machine: Arc<dyn Machine> = machine;
     let events = Arc::new(Events::new(memory.clone(), machine.clone()));
@@ -190,7 +196,7 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
         ram: Ram::new(plan.memory, ram_end, dax_end),
         control: control.clone(),
         notifications: crate::services::notify::Notifications::default(),
-        has_proc: enter_descriptor_directory(),
+        has_proc: jailed.has_proc,
     });
     let grow = notices.clone();
     let servers = Arc::new(Servers::new(host.clone(), doorbell, features.tsc_hz, Box::new(move || drop(grow.send(Notice::GrowServers)))));
@@ -206,6 +212,7 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
     });
     let terminal = controlling_terminal(&plan, &host);
     let listener = Listener::new(control, inherited.control, terminal)?;
+    let filters = Filters::install(plan.jail.enabled, features.exits_are_cheap)?;
     let mut running = Running {
         host,
         servers,
@@ -218,29 +225,18 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
         vcpu_limit: plan.vcpus,
         started: vec![false; plan.vcpus as usize],
         debug: plan.debug,
+        filters,
     };
     for _ in 0..FIRST_SERVERS {
         running.spawn_server()?;
     }
     let watcher = running.host.clone();
     if listener.is_needed() {
-        spawn("control", move || listener.serve())?;
+        spawn("control", &running.filters.control, move || listener.serve())?;
     }
-    spawn("readiness", move || watcher.watcher.serve())?;
+    spawn("readiness", &running.filters.readiness, move || watcher.watcher.serve())?;
     running.start_vcpu(0, vcpu)?;
     Ok(running)
-}
-
-/// Makes /proc/self/fd the working directory; see `services::names`.
-fn enter_descriptor_directory() -> bool {
-    let open = || {
-        rustix::fs::open(
-            "/proc/self/fd",
-            rustix::fs::OFlags::PATH | rustix::fs::OFlags::DIRECTORY | rustix::fs::OFlags::CLOEXEC,
-            rustix::fs::Mode::empty(),
-        )
-    };
-    open().is_ok_and(|fd| rustix::process::fchdir(fd).is_ok())
 }
 
 /// PID 1's standard input, if it has a terminal and that is ours.
@@ -252,15 +248,59 @@ fn controlling_terminal(plan: &Plan, host: &Host) -> Option<OwnedFd> {
     ours.then(|| handle.fd.try_clone().ok()).flatten()
 }
 
-fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), HostError> {
-    std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES).spawn(body).during(Kind::Host, "cannot start a thread")?;
+/// The allow-lists, compiled once for all threads of a kind; none without a jail.
+struct Filters {
+    vcpu: Filter,
+    server: Filter,
+    readiness: Filter,
+    control: Filter,
+}
+
+impl Filters {
+    /// Restricts this thread, too, and with it all those that it starts.
+    fn install(enabled: bool, serving_vcpus: bool) -> Result<Self, HostError> {
+        if !enabled {
+            return Ok(Self {
+                vcpu: Filter::default(),
+                server: Filter::default(),
+                readiness: Filter::default(),
+                control: Filter::default(),
+            });
+        }
+        let vcpu = if serving_vcpus { Thread::ServingVcpu } else { Thread::Vcpu };
+        let filters = Self {
+            vcpu: Filter::new(vcpu)?,
+            server: Filter::new(Thread::Server)?,
+            readiness: Filter::new(Thread::Readiness)?,
+            control: Filter::new(Thread::Control)?,
+        };
+        Filter::new(Thread::Main)?.install()?;
+        Ok(filters)
+    }
+}
+
+/// Starts a thread that restricts itself before anything else.
+fn spawn(name: &str, filter: &Filter, body: impl FnOnce() + Send + 'static) -> Result<(), HostError> {
+    let filter = filter.clone();
+    let restricted = move || match filter.install() {
+        Ok(()) => body(),
+        Err(error) => {
+            crate::log::error(&error.message);
+            std::process::exit(FAILED);
+        }
+    };
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(restricted)
+        .during(Kind::Host, "cannot start a thread")?;
     Ok(())
 }
 
 impl Running {
     fn spawn_server(&self) -> Result<(), HostError> {
         let servers = self.servers.clone();
-        spawn("server", move || servers.serve())
+        spawn("server", &self.filters.server, move || servers.serve())
     }
 
     fn start_vcpu(&mut self, index: u32, vcpu: Box<dyn crate::backends::Vcpu>) -> Result<(), HostError> {
@@ -279,7 +319,7 @@ impl Running {
             notices: self.notices.clone(),
             debug: self.debug,
         };
-        spawn(&format!("vcpu{index}"), move || runner.run())
+        spawn(&format!("vcpu{index}"), &self.filters.vcpu, move || runner.run())
     }
 
     /// The guest asked for another vCPU. Asking for one that runs, or may not exist, changes nothing.

@@ -68,7 +68,8 @@ pub fn complete(cpuid: &mut CpuId) -> bool {
             (0xd, 1) => entry.eax |= leaf.eax & 0b111,
             (0x8000_0001, _) => {
                 entry.ecx |= leaf.ecx & (1 | 1 << 5 | 1 << 8); // LAHF, LZCNT, PREFETCHW
-                entry.edx |= leaf.edx & (1 << 11 | 1 << 20 | 1 << 27 | 1 << 29); // SYSCALL, NX, RDTSCP, long mode
+                entry.edx |= leaf.edx & (1 << 11 | 1 << 20 | 1 << 27 | 1 << 29);
+                // SYSCALL, NX, RDTSCP, long mode
             }
             _ => {}
         }

@@ -79,7 +79,7 @@ fn random_requests() {
             args.fill_with(|| random.interesting());
             let request =
                 Request { op, handle, segment_count: (random.interesting() as u32).min(2000), segments: random.interesting(), args };
-            let _ = guest.host.serve(&request, &Worker::outside());
+            let _ = guest.serve(request);
             if guest.host.handles.count() > 200 {
                 for number in 0..400 {
                     let _ = guest.host.handles.remove(crate::plan::PLANNED_HANDLES + number);

@@ -6,7 +6,7 @@ mod streams;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::sync::mpsc::{channel, Receiver};
+use std::sync::mpsc::{channel, Receiver, Sender};
 use std::sync::{Arc, Mutex};
 
 use abi::layout::DAX_WINDOW;
@@ -42,6 +42,21 @@ impl Machine for NoMachine {
     }
 }
 
+/// A thread restricted like a server of the product, by seccomp and Landlock: a call that the lists lack ends the test.
+fn jailed_server(host: Arc<Host>) -> Sender<(Request, Sender<Answer>)> {
+    let (sender, inbox) = channel::<(Request, Sender<Answer>)>();
+    std::thread::spawn(move || {
+        let tree = host.handles.get(TREE).unwrap();
+        rustix::thread::set_no_new_privs(true).unwrap();
+        crate::jail::landlock::restrict(&[std::os::fd::AsFd::as_fd(&*tree)]);
+        crate::jail::seccomp::Filter::new(crate::jail::seccomp::Thread::Server).unwrap().install().unwrap();
+        while let Ok((request, answer)) = inbox.recv() {
+            let _ = answer.send(host.serve(&request, &Worker::outside()));
+        }
+    });
+    sender
+}
+
 pub const TREE: u32 = 16;
 /// Scratch addresses of the guest.
 pub const PATH: u64 = 0x10_0000;
@@ -51,6 +66,7 @@ pub const BUFFER: u64 = 0x11_0000;
 
 pub struct Guest {
     pub host: Arc<Host>,
+    server: Sender<(Request, Sender<Answer>)>,
     pub directory: PathBuf,
     pub machine: Arc<NoMachine>,
     pub _notices: Receiver<Notice>,
@@ -88,7 +104,15 @@ impl Guest {
             notifications: notify::Notifications::default(),
             has_proc: true,
         });
-        Self { host, directory, machine, _notices: inbox }
+        let server = jailed_server(host.clone());
+        Self { host, server, directory, machine, _notices: inbox }
+    }
+
+    /// Serves a request on the jailed thread.
+    pub fn serve(&self, request: Request) -> Answer {
+        let (sender, answer) = channel();
+        self.server.send((request, sender)).unwrap();
+        answer.recv().unwrap()
     }
 
     pub fn stream(&self, number: u32, fd: OwnedFd) {
@@ -100,7 +124,7 @@ impl Guest {
         for (place, value) in request.args.iter_mut().zip(args) {
             *place = *value;
         }
-        self.host.serve(&request, &Worker::outside())
+        self.serve(request)
     }
 
     /// Puts a path into guest memory: its address and length.
@@ -125,7 +149,7 @@ impl Guest {
         self.host.memory.write(SEGMENTS, &Segment { gpa: BUFFER, bytes: bytes - half }).unwrap();
         self.host.memory.write(SEGMENTS + 16, &Segment { gpa: BUFFER + bytes - half, bytes: half }).unwrap();
         let request = Request { op: op as u32, handle, segment_count: 2, segments: SEGMENTS, args: [args[0], args[1], 0, 0, 0, 0] };
-        self.host.serve(&request, &Worker::outside())
+        self.serve(request)
     }
 
     pub fn write(&self, handle: u32, text: &[u8], offset: u64, append: bool) -> Answer {

@@ -50,7 +50,7 @@ fn tcp_over_loopback() {
     let mut got = Err(Errno::AGAIN);
     while got == Err(Errno::AGAIN) {
         let request = Request { op: Op::Receive as u32, handle: peer, segment_count: 1, segments: SEGMENTS, ..Request::default() };
-        got = guest.host.serve(&request, &Worker::outside());
+        got = guest.serve(request);
     }
     assert_eq!(got.unwrap().result, 4, "the first segment has 4 bytes");
     guest.host.memory.write_bytes(BUFFER, &1u32.to_ne_bytes()).unwrap();
