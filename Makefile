@@ -11,6 +11,7 @@ CARGO := cargo
 TARGET := kernel_lib/target
 PREFIX ?= /usr/local
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 # The guest image has its own linker script and no unwinder, so it is built apart from the host's crates.
 HOST_CRATES := -p abi -p linux_abi -p hal -p libos -p vmm -p vmm_bin
@@ -80,7 +81,7 @@ lint: $(VENV)/ready ## ruff, mypy --strict, rustfmt, clippy with warnings as err
 .PHONY: bench
 bench: build guest ## the benchmark table: each row against native and runc, with its goal
 	@deploy/requirements --test
-	@$(PYTHON) tests/bench/run.py
+	@PYTHONPATH=tests $(PYTHON) -m bench.run $(BENCH_ARGS)
 
 .PHONY: clean
 clean: ## removes build/ and cargo's target folder

@@ -1,0 +1,155 @@
+"""The rows of the command line: how long create, start, exec, state, kill and delete take, and what an idle container costs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import bundles
+
+TICKS = os.sysconf("SC_CLK_TCK")
+IDLE_SECONDS = 2.0
+
+
+def _timed(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return (time.perf_counter() - start) * 1000
+
+
+class Lifecycle:
+    """Measures one runtime. Every method is a row and returns its value once."""
+
+    def __init__(self, runtime: bundles.Runtime, work: Path) -> None:
+        self._runtime = runtime
+        self._true, self._sleep = (
+            self._bundle(work / name, program) for name, program in (("t", "true"), ("s", "sleep"))
+        )
+        self._number = 0
+
+    @staticmethod
+    def _bundle(path: Path, program: str) -> bundles.Bundle:
+        bundle = bundles.busybox_bundle(path)
+        bundle.configure([program, *(["1000"] if program == "sleep" else [])])
+        return bundle
+
+    def _identifier(self) -> str:
+        self._number += 1
+        return f"bench-{os.getpid()}-{self._number}"
+
+    def _do(self, *args: str) -> float:
+        return _timed(self._runtime.command(*args))
+
+    def _process(self, identifier: str) -> int:
+        command = self._runtime.command("state", identifier)
+        state = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        return int(state["pid"])
+
+    @contextlib.contextmanager
+    def _running(self) -> Iterator[str]:
+        identifier = self._identifier()
+        self._do("create", "--bundle", str(self._sleep.path), identifier)
+        self._do("start", identifier)
+        try:
+            yield identifier
+        finally:
+            with contextlib.suppress(subprocess.CalledProcessError):
+                self._do("delete", "--force", identifier)
+
+    def rows(self) -> dict[str, Callable[[], float]]:
+        names = ("run", "create", "start", "exec", "state", "kill", "delete", "many", "pss", "idle")
+        return {name: getattr(self, name) for name in names}
+
+    def run(self) -> float:
+        return self._do("run", "--bundle", str(self._true.path), self._identifier())
+
+    def create(self) -> float:
+        identifier = self._identifier()
+        try:
+            return self._do("create", "--bundle", str(self._sleep.path), identifier)
+        finally:
+            self._do("delete", "--force", identifier)
+
+    def start(self) -> float:
+        identifier = self._identifier()
+        self._do("create", "--bundle", str(self._sleep.path), identifier)
+        try:
+            return self._do("start", identifier)
+        finally:
+            self._do("delete", "--force", identifier)
+
+    def exec(self) -> float:
+        with self._running() as identifier:
+            return self._do("exec", identifier, "true")
+
+    def state(self) -> float:
+        with self._running() as identifier:
+            return self._do("state", identifier)
+
+    def kill(self) -> float:
+        with self._running() as identifier:
+            watch = os.pidfd_open(self._process(identifier))
+            start = time.perf_counter()
+            self._do("kill", identifier, "KILL")
+            select.select([watch], [], [], 30)
+            os.close(watch)
+            return (time.perf_counter() - start) * 1000
+
+    def delete(self) -> float:
+        with self._running() as identifier:
+            return self._do("delete", "--force", identifier)
+
+    def many(self) -> float:
+        start = time.perf_counter()
+        started = [
+            subprocess.Popen(
+                self._runtime.command("run", "--bundle", str(self._true.path), self._identifier()),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+            )
+            for _ in range(20)
+        ]
+        codes = [process.wait() for process in started]
+        if any(codes):
+            raise subprocess.CalledProcessError(max(codes), "run")
+        return (time.perf_counter() - start) * 1000
+
+    def pss(self) -> float:
+        with self._running() as identifier:
+            time.sleep(1)
+            return sum(_pss_kib(process) for process in _family(self._process(identifier))) / 1024
+
+    def idle(self) -> float:
+        with self._running() as identifier:
+            time.sleep(1)
+            family = _family(self._process(identifier))
+            before = sum(map(_cpu_ticks, family))
+            time.sleep(IDLE_SECONDS)
+            return (sum(map(_cpu_ticks, family)) - before) / TICKS / IDLE_SECONDS * 100
+
+
+def _family(process: int) -> list[int]:
+    """A process and its descendants."""
+    found = [process]
+    for task in Path(f"/proc/{process}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found += _family(int(child))
+    return found
+
+
+def _pss_kib(process: int) -> int:
+    for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1])
+    return 0
+
+
+def _cpu_ticks(process: int) -> int:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
