@@ -16,6 +16,7 @@ use crate::fs::{Events, FileOps, OpenFile};
 use crate::sync::Mutex;
 use crate::wait::{Interruptible, WaitQueue, Waiter};
 use alloc::collections::{BTreeMap, VecDeque};
+use alloc::string::String;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
@@ -305,6 +306,10 @@ impl FileOps for Epoll {
         for item in items.values() {
             self.forget(item);
         }
+    }
+
+    fn describe(&self, _file: &OpenFile) -> String {
+        String::from("anon_inode:[eventpoll]")
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -6,6 +6,7 @@ use crate::fs::{Events, FileOps, OpenFile};
 use crate::io::IoBuffer;
 use crate::wait::{Interruptible, WaitQueue};
 use crate::SysResult;
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
 use hal::sync::SpinLock;
@@ -92,6 +93,10 @@ impl FileOps for EventFd {
 
     fn poll_queue(&self, _file: &OpenFile) -> Option<&WaitQueue> {
         Some(&self.queue)
+    }
+
+    fn describe(&self, _file: &OpenFile) -> String {
+        String::from("anon_inode:[eventfd]")
     }
 
     fn as_any(&self) -> &dyn Any {

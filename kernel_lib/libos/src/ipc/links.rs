@@ -2,12 +2,14 @@
 
 use super::fifo::InodeKey;
 use crate::errno::{Errno, EADDRINUSE, ECONNREFUSED, EEXIST, EINTR, ERESTARTNOHAND};
-use crate::fs::{namei, permission, Walk};
+use crate::fs::file::ANONYMOUS_DEVICE;
+use crate::fs::{namei, permission, Stat, Walk};
 use crate::process::Task;
 use crate::sched;
 use crate::signal::{self, SigSet};
 use crate::SysResult;
 use alloc::sync::Arc;
+use core::sync::atomic::{AtomicU64, Ordering};
 use linux_abi::fs::S_IFSOCK;
 use linux_abi::signal::{SigInfo, SIGPIPE, SI_KERNEL};
 
@@ -33,6 +35,18 @@ pub fn with_mask(task: &Arc<Task>, mask: Option<u64>, wait: impl FnOnce() -> Sys
         task.signals.restore_mask();
     }
     result
+}
+
+/// What fstat(2) says of a file that only the library OS knows: a number of its own, the owner being whoever asks.
+pub fn anonymous_stat(mode: u32, number: u64) -> Stat {
+    let (uid, gid) = sched::try_current().map_or((0, 0), |task| (task.credentials().fsuid, task.credentials().fsgid));
+    Stat { mode, nlink: 1, uid, gid, blksize: 4096, dev: ANONYMOUS_DEVICE, ino: number, ..Stat::default() }
+}
+
+/// A number for a pipe or socket: what "pipe:[N]" shows.
+pub fn next_number() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(4097);
+    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 /// bind(2) to a path: makes a socket inode there (mode 0777 without the umask). EADDRINUSE when the name is taken.

@@ -5,9 +5,11 @@ pub mod eventfd;
 pub mod fifo;
 pub mod inotify;
 pub mod links;
+pub mod mqueue;
 pub mod pipe;
 pub mod ring;
 pub mod signalfd;
+pub mod sysv;
 pub mod timerfd;
 
 pub use links::broken_pipe;

@@ -10,16 +10,18 @@
 
 use super::ring::Ring;
 use crate::errno::{Errno, EAGAIN, EBADF, EBUSY, EINTR, EINVAL, ENOTTY, EPERM, EPIPE, ERESTARTSYS};
-use crate::fs::{Events, FileOps, OpenFile};
+use crate::fs::{Events, FileOps, OpenFile, Stat};
 use crate::io::IoBuffer;
 use crate::process::Task;
 use crate::sync::Mutex;
 use crate::wait::{Interruptible, WaitQueue};
 use crate::SysResult;
 use alloc::collections::VecDeque;
+use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use linux_abi::fs::S_IFIFO;
 
 /// Writes of at most this many bytes are atomic.
 pub const PIPE_BUF: usize = 4096;
@@ -28,6 +30,7 @@ pub const DEFAULT_CAPACITY: usize = 65536;
 pub const MAX_CAPACITY: usize = 1 << 20;
 const O_DIRECT: u32 = 0o40000;
 const FIONREAD: u32 = 0x541b;
+const PIPEFS_MAGIC: u64 = 0x5049_5045;
 
 #[derive(Default)]
 struct State {
@@ -38,6 +41,7 @@ struct State {
 
 /// What both ends share.
 pub struct Pipe {
+    number: u64,
     state: Mutex<State>,
     used: AtomicUsize,
     capacity: AtomicUsize,
@@ -57,6 +61,7 @@ pub struct Pipe {
 impl Pipe {
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
+            number: super::links::next_number(),
             state: Mutex::new(State { ring: Ring::new(DEFAULT_CAPACITY), packets: VecDeque::new() }),
             used: AtomicUsize::new(0),
             capacity: AtomicUsize::new(DEFAULT_CAPACITY),
@@ -347,6 +352,16 @@ impl FileOps for PipeEnd {
             FIONREAD => hal::user::write(argument, &(self.pipe.used() as i32)).map(|()| 0),
             _ => Err(ENOTTY),
         }
+    }
+
+    fn stat(&self, _file: &OpenFile) -> Result<Stat, Errno> {
+        Ok(super::links::anonymous_stat(S_IFIFO | 0o600, self.pipe.number))
+    }
+    fn describe(&self, _file: &OpenFile) -> String {
+        alloc::format!("pipe:[{}]", self.pipe.number)
+    }
+    fn magic(&self) -> u64 {
+        PIPEFS_MAGIC
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -2,14 +2,17 @@
 
 use super::message::{Incoming, Outgoing};
 use crate::errno::{Errno, ENOTTY, EOPNOTSUPP};
-use crate::fs::{Events, FileOps, OpenFile};
+use crate::fs::{Events, FileOps, OpenFile, Stat};
 use crate::io::IoBuffer;
+use crate::ipc::links::{anonymous_stat, next_number};
 use crate::process::Task;
 use crate::wait::WaitQueue;
 use crate::SysResult;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
+use linux_abi::fs::S_IFSOCK;
 
 pub const AF_UNIX: i32 = 1;
 pub const AF_INET: i32 = 2;
@@ -20,6 +23,7 @@ pub const SOCK_STREAM: i32 = 1;
 pub const SOCK_DGRAM: i32 = 2;
 pub const SOCK_RAW: i32 = 3;
 pub const SOCK_SEQPACKET: i32 = 5;
+const SOCKFS_MAGIC: u64 = 0x534f_434b;
 
 /// A socket (socket(2)); addresses are the program's sockaddr bytes, family included.
 pub trait Socket: Send + Sync + Any {
@@ -63,12 +67,13 @@ pub trait Socket: Send + Sync + Any {
 
 /// An open socket.
 pub struct SocketFile {
+    number: u64,
     pub socket: Arc<dyn Socket>,
 }
 
 impl SocketFile {
     pub fn open(socket: Arc<dyn Socket>, flags: u32) -> Arc<OpenFile> {
-        OpenFile::new(Arc::new(Self { socket }), crate::fs::file::O_RDWR | flags)
+        OpenFile::new(Arc::new(Self { number: next_number(), socket }), crate::fs::file::O_RDWR | flags)
     }
 }
 
@@ -105,6 +110,15 @@ impl FileOps for SocketFile {
     }
     fn release(&self, _file: &OpenFile) {
         self.socket.close();
+    }
+    fn stat(&self, _file: &OpenFile) -> Result<Stat, Errno> {
+        Ok(anonymous_stat(S_IFSOCK | 0o777, self.number))
+    }
+    fn describe(&self, _file: &OpenFile) -> String {
+        alloc::format!("socket:[{}]", self.number)
+    }
+    fn magic(&self) -> u64 {
+        SOCKFS_MAGIC
     }
     fn as_any(&self) -> &dyn Any {
         self

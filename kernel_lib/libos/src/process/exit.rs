@@ -106,6 +106,7 @@ fn end_process(process: &Arc<Process>) {
     if process.is_init() {
         boot::init_ended(process.exit_status());
     }
+    crate::ipc::sysv::semaphore::process_ended(process.pid);
     leave_terminal(process);
     let after = tree::with(|tree| {
         let mut after = Aftermath { orphaned: session::orphaned_by(tree, process), ..Aftermath::default() };

@@ -6,6 +6,7 @@ mod attributes;
 mod descriptor;
 mod directory;
 mod event;
+mod ipc;
 mod memory;
 mod mounting;
 mod open;
@@ -92,6 +93,7 @@ const FAMILIES: &[&[Entry]] = &[
     descriptor::CALLS,
     directory::CALLS,
     event::CALLS,
+    ipc::CALLS,
     memory::CALLS,
     mounting::CALLS,
     open::CALLS,
