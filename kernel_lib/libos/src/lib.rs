@@ -27,6 +27,7 @@ pub mod sched;
 pub mod signal;
 pub mod sync;
 pub mod syscalls;
+pub mod system;
 pub mod time;
 pub mod tty;
 mod upcalls;

@@ -49,6 +49,8 @@ pub struct Process {
     pub subreaper: AtomicBool,
     /// It has called execve since fork: setpgid(2) by the parent is too late.
     pub executed: AtomicBool,
+    /// membarrier(2): registered commands.
+    pub membarrier: AtomicU32,
     /// PR_SET_DUMPABLE.
     pub dumpable: AtomicU32,
     pub oom_score_adj: AtomicI32,
@@ -83,6 +85,7 @@ impl Process {
             thread_gone: WaitQueue::new(),
             subreaper: AtomicBool::new(false),
             executed: AtomicBool::new(false),
+            membarrier: AtomicU32::new(0),
             dumpable: AtomicU32::new(1),
             oom_score_adj: AtomicI32::new(0),
             executable: SpinLock::new((None, String::new(), None)),

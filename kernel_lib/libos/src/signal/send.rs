@@ -191,3 +191,24 @@ pub fn check_permission(sender: &Task, target: &Process, signal: i32) -> Result<
         Err(EPERM)
     }
 }
+
+/// The action of a signal became one that ignores it: what waits of it is dropped, even where it is blocked (sigaction(2)).
+pub fn forget(process: &Arc<Process>, signal: i32) {
+    let set = SigSet::one(signal);
+    process.signals.with_shared(|shared| {
+        shared.queue.flush(set);
+        for task in process.threads.lock().iter() {
+            task.signals.with_queue(|queue| queue.flush(set));
+        }
+    });
+}
+
+/// A POSIX timer was set anew or deleted: its queued expiry is dropped.
+pub fn forget_timer(process: &Arc<Process>, id: i32) {
+    process.signals.with_shared(|shared| {
+        shared.queue.flush_timer(id);
+        for task in process.threads.lock().iter() {
+            task.signals.with_queue(|queue| queue.flush_timer(id));
+        }
+    });
+}

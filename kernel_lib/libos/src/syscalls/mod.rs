@@ -5,8 +5,11 @@
 mod attributes;
 mod descriptor;
 mod directory;
+mod control;
+mod credentials;
 mod event;
 mod ipc;
+mod futex;
 mod memory;
 mod mounting;
 mod open;
@@ -15,10 +18,15 @@ mod notify;
 mod pipe;
 mod poll;
 mod read_write;
+mod process;
+mod signal;
 mod socket;
+mod system;
 mod sysv_memory;
 mod transfer;
 mod xattr;
+mod thread;
+mod time;
 
 use crate::errno::ENOSYS;
 use crate::process::Task;
@@ -92,8 +100,11 @@ const FAMILIES: &[&[Entry]] = &[
     attributes::CALLS,
     descriptor::CALLS,
     directory::CALLS,
+    control::CALLS,
+    credentials::CALLS,
     event::CALLS,
     ipc::CALLS,
+    futex::CALLS,
     memory::CALLS,
     mounting::CALLS,
     open::CALLS,
@@ -101,10 +112,15 @@ const FAMILIES: &[&[Entry]] = &[
     pipe::CALLS,
     poll::CALLS,
     read_write::CALLS,
+    process::CALLS,
+    signal::CALLS,
     socket::CALLS,
+    system::CALLS,
     sysv_memory::CALLS,
     transfer::CALLS,
     xattr::CALLS,
+    thread::CALLS,
+    time::CALLS,
 ];
 
 const fn assemble() -> [Option<Entry>; NUMBERS] {
@@ -136,4 +152,24 @@ pub fn dispatch(task: &Arc<Task>, context: &mut UserContext) -> SysResult {
     counters.syscalls[number].fetch_add(1, Ordering::Relaxed);
     let args = context.args();
     (entry.handler)(&mut Call { task, args, context })
+}
+
+/// A structure that grows with Linux's versions (clone3(2), sched_setattr(2)): what the program's is shorter is zero; E2BIG when a longer
+/// one has something in the part that is not known here.
+fn read_versioned<T: zerocopy::FromBytes + zerocopy::IntoBytes>(address: u64, bytes: usize) -> Result<T, crate::Errno> {
+    use crate::errno::E2BIG;
+    let known = core::mem::size_of::<T>();
+    if bytes > hal::frame::PAGE {
+        return Err(E2BIG);
+    }
+    let mut value = T::new_zeroed();
+    hal::user::read_bytes(address, &mut value.as_mut_bytes()[..bytes.min(known)])?;
+    if bytes > known {
+        let mut rest = alloc::vec![0; bytes - known];
+        hal::user::read_bytes(address + known as u64, &mut rest)?;
+        if rest.iter().any(|&byte| byte != 0) {
+            return Err(E2BIG);
+        }
+    }
+    Ok(value)
 }
