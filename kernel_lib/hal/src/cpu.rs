@@ -351,6 +351,25 @@ pub(crate) fn flush(root: &Arc<Root>, pages: &[u64], everything: bool) {
     }
 }
 
+/// A full memory barrier on every vCPU that may be running a program (membarrier(2)): the flush's interrupt with nothing to invalidate.
+/// `started`: vCPUs that run at all. One that idles crosses barriers of its own before it runs a program again.
+pub fn synchronize(started: u64) {
+    let me = id();
+    core::sync::atomic::fence(Ordering::SeqCst);
+    let _guard = FLUSH_LOCK.lock();
+    FLUSH.count.store(0, Ordering::Relaxed);
+    for cpu in (0..count()).filter(|&cpu| cpu != me && started & (1 << cpu) != 0) {
+        if percpu_of(cpu).lazy.load(Ordering::SeqCst) != 0 {
+            continue;
+        }
+        FLUSH.waiting.fetch_add(1, Ordering::SeqCst);
+        send(cpu, vector::TLB_FLUSH);
+    }
+    while FLUSH.waiting.load(Ordering::Acquire) != 0 {
+        core::hint::spin_loop();
+    }
+}
+
 /// The other side of `flush`, on a vCPU that got the interrupt.
 fn answer_flush() {
     let count = FLUSH.count.load(Ordering::Acquire);

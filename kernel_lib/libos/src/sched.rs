@@ -211,6 +211,21 @@ pub fn yield_now() {
     }
 }
 
+/// The current task's affinity has changed: goes to a vCPU that it allows.
+pub fn leave_forbidden_cpu() {
+    let task = current();
+    if !task.sched.allows(cpu::id()) {
+        task.sched.state.store(QUEUED, Ordering::Release);
+        enqueue(task);
+        switch_away();
+    }
+}
+
+/// Bit mask of the vCPUs that run.
+pub fn started_cpus() -> u64 {
+    (0..cpu::count()).filter(|&cpu| QUEUES[cpu].started.load(Ordering::Relaxed)).fold(0, |mask, cpu| mask | 1 << cpu)
+}
+
 /// Makes a task that runs on another vCPU look at its signals soon.
 pub fn kick(task: &Arc<Task>) {
     let cpu = task.sched.cpu.load(Ordering::Relaxed);

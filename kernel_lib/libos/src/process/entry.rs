@@ -37,6 +37,11 @@ static RESTART: [u8; syscalls::NUMBERS] = flags();
 /// A system call came in: dispatches, applies restart rules, leaves the result in RAX.
 pub fn system_call(context: &mut UserContext) {
     let task = sched::current();
+    if context.fast == 0 {
+        if let Some(memory) = task.memory() {
+            memory.slow_call(context);
+        }
+    }
     let outcome = if task.seccomp.is_on() { seccomp::check(&task, context) } else { seccomp::Verdict::Run };
     let result = match outcome {
         seccomp::Verdict::Run => syscalls::dispatch(&task, context),

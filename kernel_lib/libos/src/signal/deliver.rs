@@ -68,6 +68,9 @@ fn default(task: &Arc<Task>, signal: i32) {
 
 fn handle(task: &Arc<Task>, context: &mut UserContext, info: &SigInfo, action: &SigAction) {
     let before = task.signals.take_saved().unwrap_or(task.signals.blocked());
+    if let Some(memory) = task.memory() {
+        memory.leave_trampoline(context);
+    }
     process::rseq::signal(task, context);
     if frame::build(task, context, info, action, before).is_err() {
         // No room for the frame: a SIGSEGV that cannot be handled on the same stack ends the process.

@@ -27,7 +27,10 @@ mod stop;
 
 pub use deliver::{deliver, restart_without_handler};
 pub use frame::sigreturn;
-pub use send::{check_permission, force, forget, forget_timer, ignored, queue, send_to_group, send_to_process, send_to_process_forced, send_to_task, take, Scope};
+pub use send::{
+    check_permission, force, forget, forget_timer, ignored, queue, send_to_group, send_to_process, send_to_process_forced, send_to_task,
+    take, Scope,
+};
 pub use set::SigSet;
 pub use state::{Actions, AltStack, FaultRegisters, ProcessSignals, TaskSignals};
 pub use stop::{park, thread_left, StopEvent};

@@ -80,7 +80,13 @@ fn sys_prctl(call: &mut Call<'_>) -> SysResult {
         PR_GET_KEEPCAPS => Ok(usize::from(task.credentials().securebits & SECBIT_KEEP_CAPS != 0)),
         PR_SET_KEEPCAPS => set_keep_capabilities(call, value),
         PR_GET_TIMING => Ok(0),
-        PR_SET_TIMING => if value == 0 { Ok(0) } else { Err(EINVAL) },
+        PR_SET_TIMING => {
+            if value == 0 {
+                Ok(0)
+            } else {
+                Err(EINVAL)
+            }
+        }
         PR_SET_NAME => {
             let mut name = [0; 16];
             let got = read_name(value, &mut name)?;
@@ -98,7 +104,13 @@ fn sys_prctl(call: &mut Call<'_>) -> SysResult {
         PR_CAPBSET_READ => Ok(usize::from(task.credentials().bounding & 1 << value != 0)),
         PR_CAPBSET_DROP => drop_bounding(call, value),
         PR_GET_TSC => user::write(value, &1u32).map(|()| 0),
-        PR_SET_TSC => if value == 1 { Ok(0) } else { Err(EINVAL) },
+        PR_SET_TSC => {
+            if value == 1 {
+                Ok(0)
+            } else {
+                Err(EINVAL)
+            }
+        }
         PR_GET_SECUREBITS => Ok(task.credentials().securebits as usize),
         PR_SET_SECUREBITS => set_securebits(call, value as u32),
         PR_SET_TIMERSLACK => {
@@ -205,8 +217,13 @@ fn ambient(call: &Call<'_>, operation: u64, capability: u64) -> SysResult {
     match operation {
         IS_SET => Ok(usize::from(credentials.ambient & bit != 0)),
         RAISE => {
-            let allowed = credentials.permitted & credentials.inheritable & bit != 0 && credentials.securebits & SECBIT_NO_CAP_AMBIENT_RAISE == 0;
-            if allowed { change(call, |new| new.ambient |= bit) } else { Err(EPERM) }
+            let allowed =
+                credentials.permitted & credentials.inheritable & bit != 0 && credentials.securebits & SECBIT_NO_CAP_AMBIENT_RAISE == 0;
+            if allowed {
+                change(call, |new| new.ambient |= bit)
+            } else {
+                Err(EPERM)
+            }
         }
         LOWER => change(call, |new| new.ambient &= !bit),
         _ => Err(EINVAL),
@@ -236,7 +253,11 @@ fn set_memory_marks(call: &Call<'_>) -> SysResult {
         11 => layout.env_end = address,
         _ => known = false,
     });
-    if known { Ok(0) } else { Err(EINVAL) }
+    if known {
+        Ok(0)
+    } else {
+        Err(EINVAL)
+    }
 }
 
 /// seccomp(2).
@@ -249,7 +270,11 @@ fn sys_seccomp(call: &mut Call<'_>) -> SysResult {
         SECCOMP_GET_ACTION_AVAIL if flags != 0 => Err(EINVAL),
         SECCOMP_GET_ACTION_AVAIL => {
             let action: u32 = user::read(argument)?;
-            if seccomp::is_available(action) { Ok(0) } else { Err(EOPNOTSUPP) }
+            if seccomp::is_available(action) {
+                Ok(0)
+            } else {
+                Err(EOPNOTSUPP)
+            }
         }
         SECCOMP_GET_NOTIF_SIZES if flags != 0 => Err(EINVAL),
         SECCOMP_GET_NOTIF_SIZES => user::write(argument, &[80u16, 24, 64]).map(|()| 0),
@@ -276,7 +301,10 @@ fn set_filter(call: &Call<'_>, flags: u64, address: u64) -> SysResult {
         | SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
     let task = call.task;
     let both = SECCOMP_FILTER_FLAG_TSYNC | SECCOMP_FILTER_FLAG_NEW_LISTENER;
-    if flags & !KNOWN != 0 || (flags & both == both && flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH == 0) || task.seccomp.mode() == SECCOMP_MODE_STRICT {
+    if flags & !KNOWN != 0
+        || (flags & both == both && flags & SECCOMP_FILTER_FLAG_TSYNC_ESRCH == 0)
+        || task.seccomp.mode() == SECCOMP_MODE_STRICT
+    {
         return Err(EINVAL);
     }
     // Nobody would listen.

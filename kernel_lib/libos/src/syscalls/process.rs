@@ -13,8 +13,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::user;
 use linux_abi::process::{
-    CloneArgs, CLONE_DETACHED, CLONE_NEWTIME, CLONE_PARENT_SETTID, CLONE_PIDFD, CLONE_VFORK, CLONE_VM, CSIGNAL, P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED,
-    WEXITED, WNOHANG, WNOWAIT, WSTOPPED, WUNTRACED, __WALL, __WCLONE, __WNOTHREAD,
+    CloneArgs, __WALL, __WCLONE, __WNOTHREAD, CLONE_DETACHED, CLONE_NEWTIME, CLONE_PARENT_SETTID, CLONE_PIDFD, CLONE_VFORK, CLONE_VM,
+    CSIGNAL, P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED, WUNTRACED,
 };
 use linux_abi::resource::RLIMIT_NOFILE;
 use linux_abi::signal::{SigInfo, SIGCHLD, SI_TKILL, SI_USER};
@@ -105,13 +105,21 @@ fn wanted_tid(call: &Call<'_>, args: &CloneArgs) -> Result<u32, Errno> {
         return Err(EINVAL);
     }
     let may = call.task.capable(linux_abi::capability::CAP_SYS_ADMIN) || call.task.capable(linux_abi::capability::CAP_CHECKPOINT_RESTORE);
-    if may { Ok(tid as u32) } else { Err(EPERM) }
+    if may {
+        Ok(tid as u32)
+    } else {
+        Err(EPERM)
+    }
 }
 
 fn read_name(address: u64) -> Result<Vec<u8>, Errno> {
     const PATH_MOST: usize = 4096;
     let name = user::read_string(address, PATH_MOST)?;
-    if name.is_empty() { Err(crate::errno::ENOENT) } else { Ok(name) }
+    if name.is_empty() {
+        Err(crate::errno::ENOENT)
+    } else {
+        Ok(name)
+    }
 }
 
 /// execve(2).
@@ -140,7 +148,8 @@ fn sys_execveat(call: &mut Call<'_>) -> SysResult {
         return Err(crate::errno::ENOENT);
     }
     let files = call.task.files();
-    let start: Location = if fd == AT_FDCWD { call.task.fs().cwd() } else { files.get(fd)?.location.clone().ok_or(crate::errno::EACCES)? };
+    let start: Location =
+        if fd == AT_FDCWD { call.task.fs().cwd() } else { files.get(fd)?.location.clone().ok_or(crate::errno::EACCES)? };
     // A script's interpreter opens it by this name, unless the descriptor will be gone by then.
     let mut name: Vec<u8> = alloc::format!("/dev/fd/{fd}").into_bytes();
     let inaccessible = fd != AT_FDCWD && files.close_on_exec(fd)?;
@@ -196,7 +205,11 @@ fn sys_wait4(call: &mut Call<'_>) -> SysResult {
 }
 
 fn store_usage(address: u64, change: &Change) -> Result<(), Errno> {
-    if address == 0 { Ok(()) } else { user::write(address, &change.usage.rusage()) }
+    if address == 0 {
+        Ok(())
+    } else {
+        user::write(address, &change.usage.rusage())
+    }
 }
 
 /// waitid(2).
@@ -304,11 +317,11 @@ fn sys_pidfd_getfd(call: &mut Call<'_>) -> SysResult {
     let process = pidfd::process_of(call.task, call.int(0))?;
     let target = process.leader().filter(|_| !process.is_zombie()).ok_or(ESRCH)?;
     let (own, other) = (call.task.credentials(), target.credentials());
-    let same = [other.uid, other.euid, other.suid].iter().all(|&id| id == own.uid) && [other.gid, other.egid, other.sgid].iter().all(|&id| id == own.gid);
+    let same = [other.uid, other.euid, other.suid].iter().all(|&id| id == own.uid)
+        && [other.gid, other.egid, other.sgid].iter().all(|&id| id == own.gid);
     if !same && !own.capable(linux_abi::capability::CAP_SYS_PTRACE) {
         return Err(EPERM);
     }
     let file = target.files().get(call.int(1)).map_err(|_| EBADF)?;
     call.task.files().insert(file, true, 0, call.task.limit(RLIMIT_NOFILE)).map(|fd| fd as usize)
 }
-

@@ -10,7 +10,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::user;
 use linux_abi::signal::{
-    SigAction, SigInfo, SigStack, MINSIGSTKSZ, SA_KNOWN, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK, SI_TKILL, SI_USER, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK,
+    SigAction, SigInfo, SigStack, MINSIGSTKSZ, SA_KNOWN, SIG_BLOCK, SIG_SETMASK, SIG_UNBLOCK, SI_TKILL, SI_USER, SS_AUTODISARM, SS_DISABLE,
+    SS_ONSTACK,
 };
 use linux_abi::time::Timespec;
 
@@ -34,7 +35,11 @@ pub const CALLS: &[Entry] = &[
 const SET_BYTES: usize = 8;
 
 fn check_set(bytes: usize) -> Result<(), Errno> {
-    if bytes == SET_BYTES { Ok(()) } else { Err(EINVAL) }
+    if bytes == SET_BYTES {
+        Ok(())
+    } else {
+        Err(EINVAL)
+    }
 }
 
 /// rt_sigaction(2).
@@ -175,7 +180,11 @@ fn own_info(call: &Call<'_>, number: i32, code: i32) -> SigInfo {
 }
 
 fn valid_or_probe(number: i32) -> Result<(), Errno> {
-    if number == 0 || set::is_valid(number) { Ok(()) } else { Err(EINVAL) }
+    if number == 0 || set::is_valid(number) {
+        Ok(())
+    } else {
+        Err(EINVAL)
+    }
 }
 
 /// kill(2).
@@ -186,7 +195,11 @@ fn sys_kill(call: &mut Call<'_>) -> SysResult {
     let info = own_info(call, number, SI_USER);
     let send = |target: &Arc<Process>| {
         signal::check_permission(call.task, target, number)?;
-        if number == 0 { Ok(()) } else { signal::queue(Scope::Process(target), info, false) }
+        if number == 0 {
+            Ok(())
+        } else {
+            signal::queue(Scope::Process(target), info, false)
+        }
     };
     let targets: Vec<Arc<Process>> = match pid {
         1.. => alloc::vec![of_id(pid as u32).ok_or(ESRCH)?],

@@ -25,8 +25,6 @@ pub const CALLS: &[Entry] = &[
     refused(156, "_sysctl", |_| Err(ENOSYS), "removed from Linux"),
     full(160, "setrlimit", sys_setrlimit),
     refused(163, "acct", |_| Err(EPERM), "as without CAP_SYS_PACCT"),
-    refused(167, "swapon", |_| Err(EPERM), "as without CAP_SYS_ADMIN"),
-    refused(168, "swapoff", |_| Err(EPERM), "as without CAP_SYS_ADMIN"),
     refused(169, "reboot", |_| Err(EPERM), "as without CAP_SYS_BOOT"),
     full(170, "sethostname", |call| set_name(call, system::set_hostname)),
     full(171, "setdomainname", |call| set_name(call, system::set_domainname)),
@@ -34,7 +32,6 @@ pub const CALLS: &[Entry] = &[
     refused(173, "ioperm", |_| Err(EPERM), "as without CAP_SYS_RAWIO"),
     refused(175, "init_module", |_| Err(EPERM), "as without CAP_SYS_MODULE"),
     refused(176, "delete_module", |_| Err(EPERM), "as without CAP_SYS_MODULE"),
-    refused(179, "quotactl", |_| Err(ENOSYS), "no quotas"),
     refused(246, "kexec_load", |_| Err(EPERM), "as without CAP_SYS_BOOT"),
     refused(248, "add_key", |_| Err(ENOSYS), "no keyrings"),
     refused(249, "request_key", |_| Err(ENOSYS), "no keyrings"),
@@ -56,7 +53,8 @@ pub const CALLS: &[Entry] = &[
 
 /// uname(2).
 fn sys_uname(call: &mut Call<'_>) -> SysResult {
-    let mut name = Utsname { sysname: [0; 65], nodename: [0; 65], release: [0; 65], version: [0; 65], machine: [0; 65], domainname: [0; 65] };
+    let mut name =
+        Utsname { sysname: [0; 65], nodename: [0; 65], release: [0; 65], version: [0; 65], machine: [0; 65], domainname: [0; 65] };
     let fields = [&mut name.sysname, &mut name.nodename, &mut name.release, &mut name.version, &mut name.machine, &mut name.domainname];
     let hostname = system::hostname();
     let domainname = system::domainname();
@@ -124,7 +122,11 @@ fn sys_getrandom(call: &mut Call<'_>) -> SysResult {
             break;
         }
     }
-    if done == 0 && bytes != 0 { Err(EFAULT) } else { Ok(done) }
+    if done == 0 && bytes != 0 {
+        Err(EFAULT)
+    } else {
+        Ok(done)
+    }
 }
 
 /// syslog(2).
@@ -157,7 +159,11 @@ fn sys_getrusage(call: &mut Call<'_>) -> SysResult {
 
 fn resource(number: u32) -> Result<usize, Errno> {
     let number = number as usize;
-    if number < RLIM_NLIMITS { Ok(number) } else { Err(EINVAL) }
+    if number < RLIM_NLIMITS {
+        Ok(number)
+    } else {
+        Err(EINVAL)
+    }
 }
 
 /// getrlimit(2), setrlimit(2), prlimit(2): the old limit.
@@ -212,4 +218,3 @@ fn sys_prlimit(call: &mut Call<'_>) -> SysResult {
     }
     Ok(0)
 }
-

@@ -11,9 +11,9 @@ use core::sync::atomic::Ordering;
 use hal::user;
 use linux_abi::capability::CAP_SYS_NICE;
 use linux_abi::process::{
-    SchedAttr, ARCH_GET_CPUID, ARCH_GET_FS, ARCH_GET_GS, ARCH_GET_XCOMP_PERM, ARCH_GET_XCOMP_SUPP, ARCH_REQ_XCOMP_PERM, ARCH_SET_CPUID, ARCH_SET_FS,
-    ARCH_SET_GS, CLONE_FILES, CLONE_FS, CLONE_NEWTIME, CLONE_NEW_ANY, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM, ROBUST_LIST_HEAD_BYTES,
-    SCHED_BATCH, SCHED_FIFO, SCHED_IDLE, SCHED_OTHER, SCHED_RESET_ON_FORK, SCHED_RR,
+    SchedAttr, ARCH_GET_CPUID, ARCH_GET_FS, ARCH_GET_GS, ARCH_GET_XCOMP_PERM, ARCH_GET_XCOMP_SUPP, ARCH_REQ_XCOMP_PERM, ARCH_SET_CPUID,
+    ARCH_SET_FS, ARCH_SET_GS, CLONE_FILES, CLONE_FS, CLONE_NEWTIME, CLONE_NEW_ANY, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM,
+    ROBUST_LIST_HEAD_BYTES, SCHED_BATCH, SCHED_FIFO, SCHED_IDLE, SCHED_OTHER, SCHED_RESET_ON_FORK, SCHED_RR,
 };
 use linux_abi::resource::{RLIMIT_NICE, RLIMIT_RTPRIO};
 
@@ -61,7 +61,11 @@ fn task_of(call: &Call<'_>, tid: i32) -> Result<Arc<Task>, Errno> {
 /// sched_setscheduler(2) and friends: the caller may change a thread of its own user.
 fn may_change(call: &Call<'_>, target: &Task) -> Result<(), Errno> {
     let (own, other) = (call.task.credentials(), target.credentials());
-    if own.euid == other.uid || own.euid == other.euid || own.capable(CAP_SYS_NICE) { Ok(()) } else { Err(EPERM) }
+    if own.euid == other.uid || own.euid == other.euid || own.capable(CAP_SYS_NICE) {
+        Ok(())
+    } else {
+        Err(EPERM)
+    }
 }
 
 /// set_tid_address(2).
@@ -135,7 +139,8 @@ fn sys_arch_prctl(call: &mut Call<'_>) -> SysResult {
         }
         ARCH_SET_GS => {
             if let Some(memory) = call.task.memory() {
-                memory.stop_patching();
+                memory.leave_trampoline(call.context);
+                memory.forbid_patches();
             }
             thread.set_gs_base(value);
             Ok(0)
@@ -147,7 +152,11 @@ fn sys_arch_prctl(call: &mut Call<'_>) -> SysResult {
         ARCH_GET_XCOMP_SUPP | ARCH_GET_XCOMP_PERM => user::write(value, &hal::xstate::features().0).map(|()| 0),
         ARCH_REQ_XCOMP_PERM => {
             let has = value < 64 && hal::xstate::features().0 & 1 << value != 0;
-            if has { Ok(0) } else { Err(crate::errno::EOPNOTSUPP) }
+            if has {
+                Ok(0)
+            } else {
+                Err(crate::errno::EOPNOTSUPP)
+            }
         }
         _ => Err(EINVAL),
     }
@@ -359,7 +368,11 @@ fn chosen(call: &Call<'_>) -> Result<Vec<Arc<Task>>, Errno> {
         }
         _ => return Err(EINVAL),
     };
-    if found.is_empty() { Err(ESRCH) } else { Ok(found) }
+    if found.is_empty() {
+        Err(ESRCH)
+    } else {
+        Ok(found)
+    }
 }
 
 /// getpriority(2): 20 - nice, the largest of all.
@@ -417,12 +430,13 @@ fn sys_membarrier(call: &mut Call<'_>) -> SysResult {
             Ok(0)
         }
         // The commands' registrations are the next bits.
-        command @ (PRIVATE_EXPEDITED | PRIVATE_EXPEDITED_SYNC_CORE) if registered.load(Ordering::SeqCst) & (command as u32) << 1 == 0 => Err(EPERM),
+        command @ (PRIVATE_EXPEDITED | PRIVATE_EXPEDITED_SYNC_CORE) if registered.load(Ordering::SeqCst) & (command as u32) << 1 == 0 => {
+            Err(EPERM)
+        }
         GLOBAL | GLOBAL_EXPEDITED | PRIVATE_EXPEDITED | PRIVATE_EXPEDITED_SYNC_CORE => {
-            hal::cpu::synchronize();
+            hal::cpu::synchronize(sched::started_cpus());
             Ok(0)
         }
         _ => Err(EINVAL),
     }
 }
-

@@ -10,8 +10,8 @@ use alloc::sync::Arc;
 use hal::user;
 use linux_abi::signal::SIGALRM;
 use linux_abi::time::{
-    Itimerspec, Itimerval, Sigevent, Timespec, Timeval, Timex, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME, CLOCK_REALTIME_COARSE, NS_PER_SEC,
-    SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID, STA_UNSYNC, TIMER_ABSTIME, TIME_ERROR,
+    Itimerspec, Itimerval, Sigevent, Timespec, Timeval, Timex, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME,
+    CLOCK_REALTIME_COARSE, NS_PER_SEC, SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID, STA_UNSYNC, TIMER_ABSTIME, TIME_ERROR,
 };
 
 pub const CALLS: &[Entry] = &[
@@ -53,7 +53,11 @@ fn sys_clock_getres(call: &mut Call<'_>) -> SysResult {
     let id = call.int(0);
     Clock::of(call.task, id)?;
     let ns = if matches!(id, CLOCK_REALTIME_COARSE | CLOCK_MONOTONIC_COARSE) { TICK } else { 1 };
-    if call.args[1] == 0 { Ok(0) } else { user::write(call.args[1], &Timespec::from_ns(ns)).map(|()| 0) }
+    if call.args[1] == 0 {
+        Ok(0)
+    } else {
+        user::write(call.args[1], &Timespec::from_ns(ns)).map(|()| 0)
+    }
 }
 
 /// clock_settime(2): as without CAP_SYS_TIME.
