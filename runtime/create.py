@@ -14,6 +14,7 @@ import time
 
 from runtime import fastjson, launcher, vmm
 from runtime import plan as planning
+from runtime.descriptors import check_files, write_pid_file
 from runtime.errors import HostError, InvalidSpec, LiteboxError
 from runtime.host import facts, namespaces, rootless
 from runtime.host.cgroups import manager
@@ -110,7 +111,7 @@ def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
     """Do it all; returns the state. After an error nothing is left."""
     config = read_config(request.bundle) if request.config is None else request.config
     validate(config)
-    launcher.check_files(request.files)
+    check_files(request.files)
     plan = planning.make(config, request.id, request.bundle, facts.gather(), files=len(request.files))
     if request.debug:
         plan.debug = True
@@ -277,21 +278,6 @@ def _owner() -> str:
         return pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:
         return str(os.geteuid())
-
-
-def write_pid_file(path: str, pid: int) -> None:
-    """Atomically: whoever waits for the file finds the number in it."""
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name}")
-    try:
-        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(fd, str(pid).encode())
-        finally:
-            os.close(fd)
-        os.rename(temporary, path)
-    except OSError as error:
-        raise HostError(f"--pid-file {path}: {error.strerror}", error.errno or 0) from error
 
 
 def undo(entry: Entry, state: Json, log: Callable[[str], None]) -> None:

@@ -9,7 +9,6 @@ import os
 
 from runtime import plan as planning
 from runtime import vmm
-from runtime.errors import HostError
 from runtime.host import mounts, namespaces
 
 TYPE_CHECKING = False
@@ -158,12 +157,3 @@ def _stdio(plan: Plan, stdio: Sequence[int | None]) -> tuple[list[Json], list[in
     if plan.container["process"]:
         plan.container["process"]["stdio"] = handles
     return entries, inherited
-
-
-def check_files(files: Sequence[int]) -> None:
-    """--preserve-fds: every one of them must be open."""
-    for fd in files:
-        try:
-            os.fstat(fd)
-        except OSError as error:
-            raise HostError(f"--preserve-fds: descriptor {fd} is not open", error.errno or 0) from error

@@ -19,7 +19,6 @@ import errno as errno_module
 import os
 import time
 
-from runtime import create as creation
 from runtime import vmm
 from runtime.errors import ExecFailed, HookFailed, HostError, LiteboxError, NotFound, VmmError, WrongState
 from runtime.store import CONTROL_SOCKET, Store, alive
@@ -122,6 +121,8 @@ class Runtime:
         is the slave of a pty, named once more as `controlling_terminal` so that the guest follows its size. Errors:
         AlreadyExists, InvalidSpec, Unsupported, HostError, HookFailed, VmmError; after any of them nothing is left.
         """
+        from runtime import create as creation
+
         request = creation.Request(id, bundle, stdio.all())
         request.config = config
         request.pid_file = pid_file
@@ -167,6 +168,8 @@ class Runtime:
             if state is not None and state["phase"] != "creating":
                 return False
             if state is not None:
+                from runtime import create as creation
+
                 creation.undo(entry, state, self.log)
             entry.remove()
             return True

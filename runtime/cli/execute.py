@@ -8,9 +8,8 @@ import sys
 from runtime import fastjson, vmm
 from runtime.cli import foreground, terminals
 from runtime.cli.lifecycle import runtime_of
-from runtime.create import write_pid_file
+from runtime.descriptors import check_files, write_pid_file
 from runtime.errors import ExecFailed, InvalidArgument, InvalidSpec, LiteboxError, WrongState
-from runtime.launcher import check_files
 from runtime.lifecycle import Container, Exec, Stdio
 
 TYPE_CHECKING = False

@@ -1,0 +1,61 @@
+"""What a command imports, which every container pays for: a budget, and names that must not come back."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Bundle = Callable[..., Path]
+
+# Milliseconds of import time each, measured with CPython 3.11.
+SLOW = {
+    "argparse": 6, "asyncio": 50, "contextlib": 3, "ctypes": 2.4, "dataclasses": 12, "datetime": 1, "enum": 3.5, "inspect": 8,
+    "json": 6, "logging": 15, "pathlib": 9, "pydantic": 37, "re": 4.5, "shutil": 8, "signal": 4, "socket": 6,
+    "subprocess": 9, "tempfile": 9, "threading": 3, "typing": 7,
+}  # fmt: skip
+BUDGET = {
+    "state": 34,
+    "list": 34,
+    "kill": 34,
+    "start": 34,
+    "delete": 38,
+    "create": 52,
+    "run": 54,
+    "do": 52,
+    "--version": 20,
+}
+
+
+def imported(litebox: Any, *args: str) -> set[str]:
+    """Modules beyond those that Python itself starts with."""
+    flags = ["-I", "-S", "-X", "importtime"]
+    interpreter = Path(litebox.program).read_text().split()[0].removeprefix("#!")
+    with (litebox.folder / "imports").open("w+") as said:
+        subprocess.run([interpreter, *flags, *litebox.command(*args)], stderr=said, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+                       env=litebox.environment, check=False, timeout=30, cwd=litebox.folder)  # fmt: skip
+        said.seek(0)
+        names = {line.rpartition("|")[2].strip() for line in said if line.startswith("import time:")}
+    empty = subprocess.run([interpreter, *flags, "-c", ""], stderr=subprocess.PIPE, text=True, check=True).stderr
+    return names - {line.rpartition("|")[2].strip() for line in empty.splitlines()}
+
+
+@pytest.mark.parametrize("command", BUDGET)
+def test_imports(litebox: Any, bundle: Bundle, command: str) -> None:
+    folder = str(bundle(["true"]))
+    arguments = {
+        "create": ["create", "--bundle", folder, "c2"],
+        "run": ["run", "--bundle", folder, "c2"],
+        "do": ["do", "--", "true"],
+        "--version": ["--version"],
+        "list": ["list"],
+    }.get(command, [command, "c1"])
+    if arguments[-1] == "c1":
+        litebox("create", "--bundle", folder, "c1")
+    found = imported(litebox, *arguments)
+    assert "runtime.cli.main" in found
+    assert not found & SLOW.keys()
+    assert len(found) <= BUDGET[command], sorted(found)
