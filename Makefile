@@ -55,7 +55,7 @@ install: build ## installs into PREFIX (default /usr/local): bin/ and lib/litebo
 run: ## installs what is missing, builds, and shows a real program running in a micro-VM
 	@deploy/requirements
 	@$(MAKE) -s build
-	@$(PYTHON) deploy/demo.py $(BUILD)/bin/litebox
+	@$(BUILD)/bin/litebox do --verbose -- sh -c 'echo "hello from process $$$$ on $$(hostname), $$(uname -sr)"; ls / | wc -l | xargs echo entries of /:'
 
 .PHONY: guest
 guest:

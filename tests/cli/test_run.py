@@ -1,0 +1,319 @@
+"""`run` from a shell's point of view: exit codes, streams, the process's attributes, terminals, signals, bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bundles
+
+SECONDS = 60
+
+
+@pytest.fixture
+def contained(runtime: bundles.Native | bundles.Runtime) -> bundles.Runtime:
+    if not isinstance(runtime, bundles.Runtime):
+        pytest.skip("about a command line")
+    return runtime
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> bundles.Bundle:
+    return bundles.busybox_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture
+def run(contained: bundles.Runtime, bundle: bundles.Bundle) -> Callable[..., bundles.Completed]:
+    def execute(*args: str, stdin: bytes = b"", **changes: Any) -> bundles.Completed:
+        bundle.configure(args, **changes)
+        return contained.run(bundle, stdin=stdin, timeout=SECONDS)
+
+    return execute
+
+
+def only_litebox(contained: bundles.Runtime) -> None:
+    if contained.name != "litebox":
+        pytest.skip("another runtime's own choice")
+
+
+@pytest.mark.parametrize(("script", "code"), [("exit 0", 0), ("exit 3", 3), ("exit 255", 255), ("exit 256", 0)])
+def test_exit_code(run: Callable[..., bundles.Completed], script: str, code: int) -> None:
+    assert run("sh", "-c", script).code == code
+
+
+@pytest.mark.parametrize("name", ["KILL", "TERM", "SEGV", "USR1"])
+def test_death_by_signal_is_128_and_its_number(run: Callable[..., bundles.Completed], name: str) -> None:
+    # Process 1 ignores its own signals unless it handles them, so its child dies and it reports that.
+    number = signal.Signals[f"SIG{name}"].value
+    assert run("sh", "-c", f"sh -c 'kill -{name} $$'; exit $?").code == 128 + number
+
+
+def test_streams_are_apart(run: Callable[..., bundles.Completed]) -> None:
+    ended = run("sh", "-c", "echo out; echo err >&2")
+    assert (ended.stdout, ended.stderr) == (b"out\n", b"err\n")
+
+
+def test_much_data_in_and_out(run: Callable[..., bundles.Completed]) -> None:
+    data = os.urandom(1 << 20) * 20
+    assert run("cat", stdin=data).stdout == data
+
+
+def test_end_of_input(run: Callable[..., bundles.Completed]) -> None:
+    assert run("wc", "-c").text.strip() == "0"
+
+
+def test_output_that_nobody_reads(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
+    bundle.configure(["yes"])
+    command = contained.command("run", "--bundle", str(bundle.path), "nobody-reads")
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.read(4) == b"y\ny\n"
+        process.stdout.close()
+        assert process.wait(SECONDS) != 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "script", "expected"),
+    [
+        ({"cwd": "/tmp"}, "pwd", "/tmp"),
+        ({"env": {"NAME": "a value"}}, 'echo "$NAME"', "a value"),
+        ({"uid": 1000, "gid": 1000}, "id -u; id -g", "1000\n1000"),
+        ({"hostname": "box"}, "hostname", "box"),
+        ({"readonly": True}, "touch /x 2>/dev/null || echo refused; touch /tmp/x && echo allowed", "refused\nallowed"),
+        ({}, "grep CapEff /proc/self/status | cut -f2", "00000000a80425fb"),
+        ({}, "ulimit -n; ulimit -c", "1024\n0"),
+        ({}, "echo $$", "1"),
+        ({}, "echo $(ls /proc/self/fd)", "0 1 2 3"),  # 3 is the folder that ls reads
+    ],
+    ids=["cwd", "env", "user", "hostname", "readonly", "capabilities", "rlimits", "pid", "descriptors"],
+)
+def test_attributes(run: Callable[..., bundles.Completed], changes: dict[str, Any], script: str, expected: str) -> None:
+    assert run("sh", "-c", script, **changes).text.strip() == expected
+
+
+def test_volume(run: Callable[..., bundles.Completed], tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "in").write_text("from the host\n")
+    mounts = [
+        {"destination": "/data", "type": "bind", "source": str(shared), "options": ["rbind", "rw"]},
+        {"destination": "/fixed", "type": "bind", "source": str(shared), "options": ["rbind", "ro"]},
+        {"destination": "/etc/one", "type": "bind", "source": str(shared / "in"), "options": ["bind", "ro"]},
+    ]
+    script = "cat /data/in /etc/one; echo back > /data/out; echo no 2>/dev/null > /fixed/x || echo refused"
+    assert run("sh", "-c", script, mounts=mounts).text == "from the host\nfrom the host\nrefused\n"
+    assert (shared / "out").read_text() == "back\n"
+
+
+def test_what_it_writes_is_in_the_bundle(run: Callable[..., bundles.Completed], bundle: bundles.Bundle) -> None:
+    run("sh", "-c", "echo kept > /work/file; mkdir /work/folder; ln -s file /work/link; chown 1000 /work/file")
+    work = bundle.rootfs / "work"
+    assert (work / "file").read_text() == "kept\n"
+    assert (work / "file").stat().st_uid == 1000
+    assert (work / "link").readlink() == Path("file")
+    assert (work / "folder").is_dir()
+
+
+class Terminal:
+    """The command's terminal, from the user's side."""
+
+    def __init__(self, command: Sequence[str], rows: int = 24, columns: int = 80) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            self.resize(rows, columns, 0)
+            os.execvp(command[0], list(command))
+        self.text = ""
+
+    def resize(self, rows: int, columns: int, fd: int | None = None) -> None:
+        import fcntl
+        import termios
+
+        fcntl.ioctl(self.fd if fd is None else fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def until(self, wanted: str) -> str:
+        deadline = time.monotonic() + SECONDS
+        while wanted not in self.text:
+            left = deadline - time.monotonic()
+            ready, _, _ = select.select([self.fd], [], [], max(left, 0))
+            assert ready, f"{wanted!r} did not come; so far: {self.text!r}"
+            try:
+                data = os.read(self.fd, 65536)
+            except OSError:
+                data = b""
+            assert data, f"the terminal closed before {wanted!r}; so far: {self.text!r}"
+            self.text += data.decode(errors="replace")
+        before, _, self.text = self.text.partition(wanted)
+        return before + wanted
+
+    def type(self, keys: str) -> None:
+        os.write(self.fd, keys.encode())
+
+    def code(self) -> int:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            ready, _, _ = select.select([self.fd], [], [], 0.05)
+            try:
+                if ready and not os.read(self.fd, 65536):
+                    break
+            except OSError:
+                break
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+SCRIPT = """
+tty; stty size
+trap 'echo resized; stty size' WINCH
+trap 'echo interrupted; read line; echo "got $line"; exit 7' INT
+echo ready
+while :; do sleep 0.1; done
+"""
+
+
+def test_terminal(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
+    bundle.configure(["sh", "-c", SCRIPT], terminal=True)
+    terminal = Terminal(contained.command("run", "--bundle", str(bundle.path), "terminal"), 33, 99)
+    try:
+        said = terminal.until("ready\r\n")
+        assert said.startswith("/dev/")
+        assert "\r\n33 99\r\n" in said
+        terminal.resize(40, 120)
+        terminal.until("resized\r\n40 120\r\n")
+        terminal.type("\x03")
+        terminal.until("interrupted\r\n")
+        terminal.type("lime\x7f\x7fne\n")
+        terminal.until("got line\r\n")
+        assert terminal.code() == 7
+    finally:
+        subprocess.run(contained.command("delete", "--force", "terminal"), capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("name", ["TERM", "INT", "USR1"])
+def test_signals_are_handed_on(contained: bundles.Runtime, bundle: bundles.Bundle, name: str) -> None:
+    bundle.configure(["sh", "-c", f"trap 'echo caught; exit 9' {name}; echo ready; while :; do sleep 0.1; done"])
+    command = contained.command("run", "--bundle", str(bundle.path), f"signal-{name}")
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.Signals[f"SIG{name}"])
+        assert process.stdout.readline() == "caught\n"
+        assert process.wait(SECONDS) == 9
+
+
+@pytest.mark.parametrize(
+    ("program", "code"),
+    [
+        ("absent", 127),
+        ("/absent", 127),
+        ("/etc/passwd", 126),
+        ("/etc", 126),
+        ("/work/text", 126),
+        ("/work/arm", 126),
+        ("/work/cut", 126),
+        ("/work/loop", 126),
+        ("/work/nobody", 127),
+    ],
+)
+def test_what_cannot_be_executed(
+    contained: bundles.Runtime, bundle: bundles.Bundle, run: Callable[..., bundles.Completed], program: str, code: int
+) -> None:
+    only_litebox(contained)
+    work = bundle.rootfs / "work"
+    elf = bytearray((bundle.rootfs / "bin/busybox").read_bytes()[:4096])
+    elf[18:20] = (183).to_bytes(2, "little")  # EM_AARCH64
+    for name, data in {
+        "text": b"no program\n",
+        "arm": bytes(elf),
+        "cut": bytes(elf[:40]),
+        "loop": b"#!/work/loop\n",
+        "nobody": b"#!/absent/interpreter\n",
+    }.items():
+        (work / name).write_bytes(data)
+        (work / name).chmod(0o755)
+    ended = run(program)
+    assert ended.code == code
+    assert ended.stderr
+    assert ended.stdout == b""
+
+
+def _remove_rootfs(document: dict[str, Any]) -> None:
+    document["root"]["path"] = "elsewhere"
+
+
+def _relative_cwd(document: dict[str, Any]) -> None:
+    document["process"]["cwd"] = "not/absolute"
+
+
+def _no_arguments(document: dict[str, Any]) -> None:
+    document["process"]["args"] = []
+
+
+def _wrong_type(document: dict[str, Any]) -> None:
+    document["process"]["user"]["uid"] = "root"
+
+
+def _absent_source(document: dict[str, Any]) -> None:
+    document["mounts"].append({"destination": "/x", "type": "bind", "source": "/absent/source", "options": ["rbind"]})
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (_remove_rootfs, "elsewhere"),
+        (_relative_cwd, "cwd"),
+        (_no_arguments, "args"),
+        (_wrong_type, "uid"),
+        (_absent_source, "/absent/source"),
+    ],
+)
+def test_bad_configuration(
+    contained: bundles.Runtime, bundle: bundles.Bundle, spoil: Callable[[dict[str, Any]], None], said: str
+) -> None:
+    only_litebox(contained)
+    document = bundles.configuration(["true"])
+    spoil(document)
+    (bundle.path / "config.json").write_text(json.dumps(document))
+    ended = contained.run(bundle, timeout=SECONDS)
+    assert ended.code != 0
+    assert said in ended.stderr.decode()
+    assert b"Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"ociVersion": 1}'])
+def test_malformed_bundle(contained: bundles.Runtime, bundle: bundles.Bundle, text: str | None) -> None:
+    only_litebox(contained)
+    if text is not None:
+        (bundle.path / "config.json").write_text(text)
+    ended = contained.run(bundle, timeout=SECONDS)
+    assert ended.code != 0
+    assert b"config.json" in ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
+def test_nothing_is_left_behind(contained: bundles.Runtime, run: Callable[..., bundles.Completed]) -> None:
+    before = Path("/proc/self/mountinfo").read_text()
+    run("true")
+    run("absent")
+    assert Path("/proc/self/mountinfo").read_text() == before
+    listing = subprocess.run(contained.command("list", "-q"), capture_output=True, text=True, check=True)
+    assert listing.stdout == ""
+
+
+@pytest.mark.parametrize("limit", [64 << 20])
+def test_memory_limit(contained: bundles.Runtime, run: Callable[..., bundles.Completed], limit: int) -> None:
+    only_litebox(contained)
+    # The shell survives; the child that outgrows the limit is killed.
+    ended = run(
+        "sh", "-c", "dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null; echo $?; echo alive", memory=limit
+    )
+    assert ended.text == "137\nalive\n"
