@@ -44,8 +44,15 @@ pub fn leave() -> Result<bool, HostError> {
     move_mount(&root, "", CWD, MOUNT_POINT, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH).during(Kind::Jail, "cannot mount an empty root")?;
     rustix::process::fchdir(&root).during(Kind::Jail, "fchdir")?;
     // The old root is stacked on the new one, and taken off.
-    rustix::process::pivot_root(".", ".").during(Kind::Jail, "pivot_root")?;
-    unmount(".", UnmountFlags::DETACH).during(Kind::Jail, "cannot unmount the old root")?;
+    match rustix::process::pivot_root(".", ".") {
+        Ok(()) => unmount(".", UnmountFlags::DETACH).during(Kind::Jail, "cannot unmount the old root")?,
+        // The initial RAM file system cannot be exchanged: the new root covers it.
+        Err(Errno::INVAL) => {
+            rustix::mount::mount_move(".", "/").during(Kind::Jail, "cannot cover the root")?;
+            rustix::process::chroot(".").during(Kind::Jail, "chroot")?;
+        }
+        Err(error) => return Err(error).during(Kind::Jail, "pivot_root"),
+    }
     rustix::process::chdir("/").during(Kind::Jail, "chdir")?;
     Ok(descriptors.is_some_and(|fd| rustix::process::fchdir(fd).is_ok()))
 }
