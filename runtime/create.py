@@ -16,7 +16,7 @@ from runtime import fastjson, launcher, vmm
 from runtime import plan as planning
 from runtime.descriptors import check_files, write_pid_file
 from runtime.errors import HostError, InvalidSpec, LiteboxError
-from runtime.host import facts, namespaces, rootless
+from runtime.host import facts, namespaces, programs, rootless
 from runtime.host.cgroups import manager
 from runtime.log import rfc3339
 from runtime.store import CONTROL_SOCKET, alive, start_time
@@ -193,6 +193,7 @@ def _bring_up(
     try:
         state["pid"], state["start_time"] = boot.pid, start_time(boot.pid)
         entry.write(state)
+        programs.check(plan)
         manager.make(groups, boot.pid, settings, may_lack=state["rootless"], log=log)
         boot.wait_ready()
         if plan.hooks or plan.host_sysctl:

@@ -81,4 +81,4 @@ class ExecFailed(VmmError):
 
     def __init__(self, message: str, errno: int) -> None:
         super().__init__(message, errno)
-        self.exit_code = 127 if errno in (2, 20) else 126
+        self.exit_code = 127 if errno in (2, 20) else 126  # ENOENT, ENOTDIR
