@@ -11,7 +11,6 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -32,7 +31,7 @@ class Podman:
         return ["podman", *places, "--storage-driver=vfs", "--cgroup-manager=cgroupfs", "--events-backend=file",
                 f"--runtime={self.litebox}", *map(str, args)]  # fmt: skip
 
-    def __call__(self, *args: str | Path, code: int | None = 0, **options: Any) -> str:
+    def __call__(self, *args: str | Path, code: int | None = 0) -> str:
         done = subprocess.run(
             self.command(*args),
             capture_output=True,
@@ -40,7 +39,6 @@ class Podman:
             check=False,
             timeout=120,
             stdin=subprocess.DEVNULL,
-            **options,
         )
         assert code is None or done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         self.stderr = done.stderr
@@ -224,9 +222,19 @@ def test_update_of_limits(podman: Podman, container: str) -> None:
 
 def test_pods_share_a_network(podman: Podman) -> None:
     name = f"p{time.monotonic_ns()}"
-    podman("pod", "create", "--name", name, "--infra=false", "--network=none")
-    podman("run", "--rm", "--pod", name, IMAGE, "true")
-    podman("pod", "rm", "--force", name)
+    infra = ["--infra-image", IMAGE, "--infra-command", "sleep 1000"]
+    podman("pod", "create", "--name", name, "--network=none", *infra)
+    try:
+        server = "echo from the other | nc -l -p 5000 127.0.0.1"
+        podman("run", "--detach", "--pod", name, IMAGE, "sh", "-c", server)
+        for _ in range(50):
+            if podman("run", "--rm", "--pod", name, IMAGE, "nc", "127.0.0.1", "5000", code=None) == "from the other\n":
+                break
+            time.sleep(0.1)
+        else:
+            raise AssertionError("one container of the pod did not reach the other")
+    finally:
+        podman("pod", "rm", "--force", "--time=0", name)
 
 
 def test_nothing_is_left(podman: Podman) -> None:
