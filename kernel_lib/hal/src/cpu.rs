@@ -108,6 +108,14 @@ pub fn feature_bits() -> u32 {
     unsafe { core::arch::x86_64::__cpuid(1) }.edx
 }
 
+/// CPUID: EAX, EBX, ECX, EDX of a leaf and subleaf.
+pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
+    // SAFETY: every x86-64 CPU has CPUID; unknown leaves answer something harmless. It is native in ring 3.
+    #[allow(unused_unsafe)]
+    let answer = unsafe { core::arch::x86_64::__cpuid_count(leaf, subleaf) };
+    [answer.eax, answer.ebx, answer.ecx, answer.edx]
+}
+
 pub fn random_seed() -> [u64; 4] {
     boot_page().random_seed
 }

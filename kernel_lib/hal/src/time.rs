@@ -38,6 +38,11 @@ pub fn realtime() -> u64 {
     read(|page| page.realtime_base.load(Ordering::Relaxed))
 }
 
+/// Ticks of the TSC a second.
+pub fn tsc_hz() -> u64 {
+    page().tsc_hz.load(Ordering::Relaxed)
+}
+
 /// The page's guest-physical address, for mapping it into programs (vDSO data).
 pub fn page_address() -> u64 {
     abi::layout::TIME_PAGE

@@ -70,6 +70,16 @@ impl Location {
         path
     }
 
+    /// The path from the root of the file system itself.
+    pub fn path_in_file_system(&self) -> Vec<u8> {
+        let path = self.path_in_mount();
+        if path.is_empty() {
+            b"/".to_vec()
+        } else {
+            path
+        }
+    }
+
     fn path_in_mount(&self) -> Vec<u8> {
         let mut parts = Vec::new();
         let mut at = Some(self.dentry.clone());

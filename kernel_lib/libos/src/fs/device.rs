@@ -84,7 +84,7 @@ impl FileOps for Memory {
                 let mut bytes = [0u8; 256];
                 while buffer.remaining() > 0 {
                     let count = buffer.remaining().min(bytes.len());
-                    super::random(&mut bytes[..count]);
+                    crate::process::random::fill(&mut bytes[..count]);
                     match buffer.put(&bytes[..count]) {
                         Ok(moved) => done += moved,
                         Err(errno) if done == 0 => return Err(errno),

@@ -120,6 +120,10 @@ pub trait FileOps: Send + Sync + Any {
     fn describe(&self, file: &OpenFile) -> String {
         String::from("anon_inode:[file]")
     }
+    /// Further lines of /proc/PID/fdinfo/N.
+    fn details(&self, file: &OpenFile) -> String {
+        String::new()
+    }
     /// f_type of fstatfs(2) for a file without a location.
     fn magic(&self) -> u64 {
         linux_abi::fs::ANON_INODE_MAGIC

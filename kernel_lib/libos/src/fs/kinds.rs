@@ -11,10 +11,13 @@ use alloc::sync::Arc;
 use linux_abi::fs::{makedev, S_IFCHR, S_IFDIR};
 
 /// A file system of this kind for the container. ENODEV: no such kind.
-pub fn make(kind: &str, spec: &MountSpec, _container: &ContainerSpec) -> Result<Arc<dyn FileSystem>, Errno> {
+pub fn make(kind: &str, spec: &MountSpec, container: &ContainerSpec) -> Result<Arc<dyn FileSystem>, Errno> {
     match kind {
         "devtmpfs" => devices(spec),
-        "proc" | "sysfs" | "cgroup" | "devpts" => Ok(TmpFs::new(&Options { mode: 0o555, ..Options::default() })),
+        "proc" => Ok(super::proc::mount(container)),
+        "sysfs" => Ok(super::sysfs::mount()),
+        "cgroup" => Ok(super::cgroup::mount(container)),
+        "devpts" => Ok(super::devpts::mount(spec.options.iter().map(String::as_str))),
         _ => Err(ENODEV),
     }
 }

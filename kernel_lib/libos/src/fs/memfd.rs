@@ -45,3 +45,8 @@ pub fn create(task: &Arc<Task>, name: &[u8], sealing: bool, no_execute: bool) ->
     let dentry = Dentry::nameless(&shown, inode as Arc<dyn Inode>);
     open_location(task, &credentials, Location { mount: mount.clone(), dentry }, O_RDWR | O_LARGEFILE)
 }
+
+/// A place that no path leads to, for an inode without a file system of its own.
+pub fn nowhere(name: &[u8], inode: Arc<dyn Inode>) -> Location {
+    Location { mount: mount().1.clone(), dentry: Dentry::nameless(name, inode) }
+}

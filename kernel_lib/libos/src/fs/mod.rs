@@ -13,9 +13,11 @@
 //! Lock order: rename lock > directory's `change` (parent before child) > open file position > inode's own sleeping lock > address space
 //! (program memory is touched under the former) > spin locks.
 
+pub mod cgroup;
 pub mod context;
 pub mod dentry;
 pub mod device;
+pub mod devpts;
 pub mod directory;
 pub mod file;
 pub mod host;
@@ -29,8 +31,11 @@ pub mod notify;
 pub mod open;
 pub mod path;
 pub mod permission;
+pub mod proc;
 pub mod setup;
 pub mod stream;
+pub mod synthetic;
+pub mod sysfs;
 pub mod table;
 pub mod tmpfs;
 
@@ -45,18 +50,23 @@ pub use table::FdTable;
 /// The host reports inotify records for a watched volume (see [`abi::request::Op::Notify`]).
 pub fn host_notify(_watch: u32) {}
 
-/// Random bytes for /dev/random and /dev/urandom.
-pub(crate) fn random(bytes: &mut [u8]) {
-    for part in bytes.chunks_mut(256) {
-        let at = hal::phys::slice_address(part);
-        let _ = crate::host::call(&hal::host::Request::new(abi::request::Op::Random, 0, [at, part.len() as u64, 0, 0, 0, 0]), &[]);
-    }
-}
-
-/// A write or truncation beyond RLIMIT_FSIZE: SIGXFSZ for the thread (setrlimit(2)).
-pub(crate) fn size_exceeded(_task: &alloc::sync::Arc<crate::process::Task>) {}
-
 /// pivot_root(2): tasks whose root or current directory was the old root move to the new one.
 pub(crate) fn root_pivoted(task: &alloc::sync::Arc<crate::process::Task>, old: &Location, new: &Location) {
     task.fs().pivot(old, new);
+}
+
+/// (total, free) bytes of the container's memory, as /proc/meminfo has them.
+pub(crate) fn proc_memory() -> (u64, u64) {
+    proc::memory_figures()
+}
+
+/// The CPUs as a list ("0-3").
+pub(crate) fn proc_cpu_list() -> alloc::string::String {
+    proc::cpu_list()
+}
+
+/// A write or truncation beyond RLIMIT_FSIZE: SIGXFSZ for the thread (setrlimit(2)).
+pub(crate) fn size_exceeded(task: &alloc::sync::Arc<crate::process::Task>) {
+    use linux_abi::signal::{SigInfo, SIGXFSZ, SI_KERNEL};
+    crate::signal::send_to_task(task, SigInfo::new(SIGXFSZ, SI_KERNEL));
 }

@@ -143,6 +143,10 @@ impl Task {
     pub fn fs(&self) -> Arc<FsContext> {
         self.fs.lock().clone().expect("a task of a program has root and current directory until its end")
     }
+    /// Of any task, for others to look at: None once it is at its end.
+    pub fn try_fs(&self) -> Option<Arc<FsContext>> {
+        self.fs.lock().clone()
+    }
     #[must_use]
     pub fn set_fs(&self, fs: Option<Arc<FsContext>>) -> Option<Arc<FsContext>> {
         core::mem::replace(&mut *self.fs.lock(), fs)

@@ -69,6 +69,10 @@ fn close_range(call: &mut Call<'_>) -> SysResult {
     if flags & !(CLOSE_RANGE_UNSHARE | CLOSE_RANGE_CLOEXEC) != 0 || first > last {
         return Err(EINVAL);
     }
+    if flags & CLOSE_RANGE_UNSHARE != 0 {
+        let own = call.task.files().duplicate();
+        drop(call.task.set_files(Some(own)));
+    }
     let files = call.task.files();
     let chosen = |fd: i32| (first..=last).contains(&(fd as u32));
     if flags & CLOSE_RANGE_CLOEXEC != 0 {
