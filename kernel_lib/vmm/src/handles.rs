@@ -28,13 +28,15 @@ pub struct Handle {
     pub kind: Kind,
     /// Opened with write access (what `map` with write access needs).
     pub writable: bool,
+    /// Others may change the file behind our back.
+    pub shared: bool,
     /// Held by the services that use the descriptor's own position: appending writes, directory reading.
     pub position: Mutex<()>,
 }
 
 impl Handle {
     pub fn new(fd: OwnedFd, kind: Kind) -> Self {
-        Self { fd, kind, writable: false, position: Mutex::new(()) }
+        Self { fd, kind, writable: false, shared: false, position: Mutex::new(()) }
     }
 }
 

@@ -183,7 +183,9 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
             DescriptorKind::Tree => HandleKind::Tree,
             DescriptorKind::Stream => HandleKind::Stream,
         };
-        handles.plan(number, Handle::new(fd, kind));
+        let mut handle = Handle::new(fd, kind);
+        handle.shared = plan.container.mounts.iter().any(|mount| mount.handle == number && !mount.exclusive);
+        handles.plan(number, handle);
     }
     let control = Arc::new(Control::new(events.clone(), notices.clone(), ready));
     let host = Arc::new(Host {
@@ -234,7 +236,7 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
     if listener.is_needed() {
         spawn("control", &running.filters.control, move || listener.serve())?;
     }
-    spawn("readiness", &running.filters.readiness, move || watcher.watcher.serve())?;
+    spawn("readiness", &running.filters.readiness, move || watcher.watcher.serve(|| watcher.window_changed()))?;
     running.start_vcpu(0, vcpu)?;
     Ok(running)
 }

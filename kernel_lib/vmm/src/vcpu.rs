@@ -11,6 +11,7 @@ use crate::boot;
 use crate::error::{HostError, Kind};
 use crate::machine::Notice;
 use crate::server::{Servers, Worker};
+use crate::services::window::Access;
 use crate::services::Host;
 
 /// Consecutive accesses to memory that the host cannot provide before the guest is given up.
@@ -145,20 +146,25 @@ impl Runner {
     }
 
     fn no_page(&self, address: Option<u64>, count: u32) -> Result<(), HostError> {
-        match self.host.replace_vanished(address) {
-            Some(page) => {
+        if count > MAX_BAD_ACCESSES && self.host.patch_missing() {
+            return Ok(());
+        }
+        match self.host.inaccessible(address) {
+            Access::Again => Ok(()),
+            // The interrupt comes before the instruction is tried again.
+            Access::Missing(page) => {
                 if let Ok(word) = self.host.memory.atomic_u64(boot::bus_error(self.index)) {
                     word.store(page + 1, Ordering::SeqCst);
                 }
                 self.host.machine.interrupt(self.index, vector::BUS_ERROR);
                 Ok(())
             }
-            None if count < MAX_BAD_ACCESSES => {
+            Access::Unknown if count < MAX_BAD_ACCESSES => {
                 // Perhaps the host is short of memory for a moment.
                 std::thread::sleep(std::time::Duration::from_millis(1));
                 Ok(())
             }
-            None => Err(HostError::new(Kind::Guest, "guest touches memory that the host cannot provide")),
+            Access::Unknown => Err(HostError::new(Kind::Guest, "guest touches memory that the host cannot provide")),
         }
     }
 }

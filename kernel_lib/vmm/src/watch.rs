@@ -17,6 +17,8 @@ use crate::services::Errno;
 
 /// Set in an event's data for an inotify handle.
 const NOTIFY: u64 = 1 << 63;
+/// The data of the window's own inotify instance.
+const WINDOW: u64 = u64::MAX;
 const BACK_OFF: Duration = Duration::from_millis(1);
 
 pub struct Watcher {
@@ -46,6 +48,11 @@ impl Watcher {
         }
     }
 
+    /// The inotify instance of the DAX window: its events go to the VMM itself.
+    pub fn watch_window(&self, handle: &Handle) -> Result<(), Errno> {
+        epoll::add(&self.epoll, handle, EventData::new_u64(WINDOW), EventFlags::IN | EventFlags::ET)
+    }
+
     /// No more events for a handle. (One that was about to be posted may still come.)
     pub fn forget(&self, _number: u32, handle: &Handle) {
         if matches!(handle.kind, HandleKind::Stream | HandleKind::Socket | HandleKind::Inotify) {
@@ -53,13 +60,13 @@ impl Watcher {
         }
     }
 
-    /// The life of the readiness thread.
-    pub fn serve(&self) {
-        while self.serve_some(256) {}
+    /// The life of the readiness thread. `window_changed`: mapped files may have another size.
+    pub fn serve(&self, window_changed: impl Fn()) {
+        while self.serve_some(256, &window_changed) {}
     }
 
     /// Waits for at most `count` handles to become ready and posts their events; false: the host refused.
-    pub fn serve_some(&self, count: usize) -> bool {
+    pub fn serve_some(&self, count: usize, window_changed: &impl Fn()) -> bool {
         let mut list = Vec::with_capacity(count);
         match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut list), None) {
             Ok(_) | Err(Errno::INTR) => {}
@@ -70,6 +77,10 @@ impl Watcher {
         }
         for event in &list {
             let data = event.data.u64();
+            if data == WINDOW {
+                window_changed();
+                continue;
+            }
             let (number, vcpu) = (data as u32, (data >> 32 & 0xff) as u32);
             let kind = if data & NOTIFY == 0 { EventKind::Ready } else { EventKind::Notify };
             let value = u64::from({ event.flags }.bits());

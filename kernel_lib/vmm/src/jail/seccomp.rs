@@ -29,6 +29,8 @@ const COMMON: &[i64] = &[
     libc::SYS_read,
     libc::SYS_write,
     libc::SYS_close,
+    // Debug builds of std look whether a descriptor is open before they close it.
+    libc::SYS_fcntl,
     libc::SYS_futex,
     libc::SYS_munmap,
     libc::SYS_madvise,
@@ -59,7 +61,6 @@ const SERVER: &[i64] = &[
     libc::SYS_fstatfs,
     libc::SYS_openat,
     libc::SYS_openat2,
-    libc::SYS_fcntl,
     libc::SYS_lseek,
     libc::SYS_preadv2,
     libc::SYS_pwritev2,
@@ -113,7 +114,8 @@ const SERVER: &[i64] = &[
     libc::SYS_memfd_create,
 ];
 
-const READINESS: &[i64] = &[libc::SYS_epoll_wait, libc::SYS_epoll_pwait];
+/// It also looks at the size of mapped files that others have changed.
+const READINESS: &[i64] = &[libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_fstat];
 
 const CONTROL: &[i64] = &[
     libc::SYS_epoll_wait,
@@ -129,7 +131,6 @@ const CONTROL: &[i64] = &[
     libc::SYS_newfstatat,
     libc::SYS_pread64,
     libc::SYS_pwrite64,
-    libc::SYS_fcntl,
 ];
 
 /// Starting threads.

@@ -175,11 +175,16 @@ impl Host {
         if place.is_handle() {
             match rustix::fs::ftruncate(place, size) {
                 Err(Errno::BADF | Errno::INVAL) => {}
-                other => return other,
+                other => {
+                    self.resized(place);
+                    return other;
+                }
             }
         }
         let fd = self.open_regular(place, OFlags::WRONLY)?;
-        rustix::fs::ftruncate(fd, size)
+        rustix::fs::ftruncate(&fd, size)?;
+        self.resized(&fd);
+        Ok(())
     }
 
     pub(super) fn statfs(&self, request: &Request) -> Answer {

@@ -76,6 +76,7 @@ impl Host {
         let mode = rustix::fs::FallocateFlags::from_bits_retain(request.small(0)?);
         worker.may_block();
         rustix::fs::fallocate(&*handle, mode, request.args[1], request.args[2])?;
+        self.resized(&*handle);
         Ok(Reply::of(0))
     }
 

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
 use super::attributes::stat_at;
-use super::names::{descriptor_name, Place};
+use super::names::{descriptor_name, place_of, Place};
 use super::{fault, Answer, Errno, Host, Reply, Request};
 use crate::handles::{Handle, Kind};
 use crate::server::Worker;
@@ -42,7 +42,8 @@ impl Host {
         let [path, bytes, _, _, owner, stat_to] = request.args;
         let flags = OFlags::from_bits_retain(request.small(2)?);
         let mode = Mode::from_raw_mode(request.small(3)? & 0o7777);
-        let place = self.place(request.handle, path, bytes)?;
+        let parent = self.handles.get(request.handle)?;
+        let place = place_of(parent.clone(), &self.name(path, bytes)?)?;
         let opened = if flags.contains(OFlags::PATH) {
             Opened { fd: self.open_path(&place)?, kind: Kind::Path, created: false }
         } else if flags.contains(OFlags::TMPFILE) {
@@ -61,6 +62,10 @@ impl Host {
             self.memory.write(stat_to, &stat).map_err(fault)?;
         }
         let mut handle = Handle::new(opened.fd, opened.kind);
+        if flags.contains(OFlags::TRUNC) && handle.kind == Kind::File {
+            self.resized(&handle);
+        }
+        handle.shared = parent.shared;
         handle.writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR) && opened.kind == Kind::File;
         Ok(Reply::with(u64::from(self.handles.insert(handle)), &[u64::from(opened.created)]))
     }

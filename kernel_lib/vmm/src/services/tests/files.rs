@@ -142,23 +142,54 @@ fn extended_attributes() {
 }
 
 #[test]
-fn a_mapped_file_that_is_truncated_is_replaced_by_zeros() {
+fn mappings_follow_the_size_of_their_file() {
+    use crate::services::window::Access;
     let guest = Guest::new("map");
     let file = guest.open("f", O_CREAT | libc::O_RDWR, 0o600).unwrap();
     guest.write(file, &[7; 9000], 0, false).unwrap();
     assert_eq!(guest.ask(Op::Map, 0, file, &[0, 12288, DAX_WINDOW + 1]), Err(Errno::INVAL));
     assert_eq!(guest.ask(Op::Map, 0, file, &[0, 12288, 0x1000]), Err(Errno::FAULT));
-    assert_eq!(guest.ask(Op::Map, 0, file, &[!4095, 12288, DAX_WINDOW]), Err(Errno::INVAL));
-    guest.ask(Op::Map, 1, file, &[0, 12288, DAX_WINDOW]).unwrap();
-    assert_eq!(guest.host.replace_vanished(None), None, "nothing has vanished");
-    std::fs::File::options().write(true).open(guest.directory.join("f")).unwrap().set_len(100).unwrap();
-    assert_eq!(guest.host.replace_vanished(Some(DAX_WINDOW + 4096 * 2 + 5)), Some(DAX_WINDOW + 8192));
-    assert_eq!(guest.host.replace_vanished(None), Some(DAX_WINDOW + 4096));
+    assert_eq!(guest.ask(Op::Map, 0, file, &[u64::MAX & !4095, 12288, DAX_WINDOW]), Err(Errno::INVAL));
+    guest.ask(Op::Map, 1, file, &[0, 16384, DAX_WINDOW]).unwrap();
+    assert_eq!(guest.host.inaccessible(None), Access::Missing(DAX_WINDOW + 12288), "behind the end");
+    guest.write(file, b"x", 12288, false).unwrap();
+    assert_eq!(guest.host.inaccessible(None), Access::Again, "it has grown");
+    assert_eq!(guest.host.inaccessible(None), Access::Unknown);
+    // Truncated by the guest itself: known at once.
+    guest.host.memory.write(BUFFER, &Attributes { mask: ATTR_SIZE, size: 100, ..Attributes::default() }).unwrap();
+    guest.named(Op::SetAttributes, 0, "f", &[BUFFER]).unwrap();
+    assert_eq!(guest.host.inaccessible(Some(DAX_WINDOW + 8192 + 5)), Access::Missing(DAX_WINDOW + 8192));
+    assert_eq!(guest.host.inaccessible(Some(DAX_WINDOW + 5)), Access::Unknown);
+    // A part in the middle is taken out.
     guest.ask(Op::Unmap, 0, 0, &[DAX_WINDOW + 4096, 4096]).unwrap();
+    assert_eq!(guest.host.inaccessible(None), Access::Missing(DAX_WINDOW + 8192));
+    assert!(guest.host.patch_missing());
+    assert_eq!(guest.host.inaccessible(None), Access::Unknown);
     guest.ask(Op::Unmap, 0, 0, &[DAX_WINDOW, 4 << 20]).unwrap();
-    assert_eq!(guest.host.replace_vanished(None), None);
     let read_only = guest.open("f", 0, 0).unwrap();
     assert_eq!(guest.ask(Op::Map, 1, read_only, &[0, 4096, DAX_WINDOW]), Err(Errno::ACCESS));
+}
+
+#[test]
+fn truncation_by_others_is_noticed() {
+    use crate::services::window::Access;
+    let guest = Guest::new("shared");
+    let mut tree = Handle::new(rustix::io::dup(&guest.host.handles.get(TREE).unwrap().fd).unwrap(), Kind::Tree);
+    tree.shared = true;
+    guest.host.handles.plan(TREE, tree);
+    let file = guest.open("f", O_CREAT | libc::O_RDWR, 0o600).unwrap();
+    guest.write(file, &[7; 9000], 0, false).unwrap();
+    guest.ask(Op::Map, 0, file, &[0, 12288, DAX_WINDOW]).unwrap();
+    assert_eq!(guest.host.inaccessible(None), Access::Unknown);
+    std::fs::File::options().write(true).open(guest.directory.join("f")).unwrap().set_len(100).unwrap();
+    let changed = std::cell::Cell::new(false);
+    while !changed.get() {
+        guest.host.watcher.serve_some(1, &|| {
+            guest.host.window_changed();
+            changed.set(true);
+        });
+    }
+    assert_eq!(guest.host.inaccessible(None), Access::Missing(DAX_WINDOW + 4096));
 }
 
 #[test]

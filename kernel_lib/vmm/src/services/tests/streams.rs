@@ -74,7 +74,7 @@ fn readiness_is_posted_with_an_interrupt() {
     let tail = || ring.tail.load(Ordering::SeqCst);
     std::thread::scope(|scope| {
         let host = &guest.host;
-        scope.spawn(move || host.watcher.serve_some(1));
+        scope.spawn(move || host.watcher.serve_some(1, &|| ()));
         rustix::io::write(&write, b"x").unwrap();
         while tail() == 0 {
             std::thread::yield_now();
