@@ -1,4 +1,4 @@
-"""A containerd of one's own: root, state and socket in a scratch folder, in a mount namespace that ends with the test.
+"""A containerd of one's own: root, state and socket in a scratch folder, in namespaces that end with the test.
 
 Nothing of the machine's is used but its kernel: what is mounted is mounted in the private namespace, and the processes
 that are left at the end are found by the bundle folder in which they were started.
@@ -22,7 +22,6 @@ CONFIG = """\
 version = 2
 root = "{root}"
 state = "{state}"
-imports = [{imports}]
 disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", "io.containerd.cri.v1.runtime"]
 [grpc]
   address = "{socket}"
@@ -36,26 +35,28 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 class Containerd:
     """A running containerd, and the `ctr` that came with it."""
 
-    def __init__(self, program: Path, litebox: Path, folder: Path, imports: Sequence[Path] = ()) -> None:
+    def __init__(self, program: Path, litebox: Path, folder: Path, *, network: bool = False) -> None:
         self.program = program
         self.folder = folder
         self.socket = folder / "c.sock"
         self.state = folder / "state"
         self.config = folder / "config.toml"
-        names = ", ".join(f'"{path}"' for path in imports)
-        self.config.write_text(CONFIG.format(root=folder / "root", state=self.state, socket=self.socket, imports=names))
+        self.config.write_text(CONFIG.format(root=folder / "root", state=self.state, socket=self.socket))
         self.environment = os.environ | {"PATH": f"{litebox}:{program.parent}:{os.environ['PATH']}"}
-        self._holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "infinity"])
+        self._namespaces = ["--mount", "--net"] if network else ["--mount"]
+        unshare = ["unshare", *self._namespaces, "--propagation", "private", "sleep", "infinity"]
+        self._holder = subprocess.Popen(unshare)
         self._daemon: subprocess.Popen[bytes] | None = None
         while Path(f"/proc/{self._holder.pid}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink():
             time.sleep(0.01)
 
-    def _inside(self, *command: str | Path) -> list[str]:
-        return ["nsenter", f"--target={self._holder.pid}", "--mount", *map(str, command)]
+    def inside(self, *command: str | Path) -> list[str]:
+        """A command line that runs where this containerd runs."""
+        return ["nsenter", f"--target={self._holder.pid}", *self._namespaces, *map(str, command)]
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
-            command = self._inside(self.program, "-c", self.config)
+            command = self.inside(self.program, "-c", self.config)
             self._daemon = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.environment, start_new_session=True
             )
@@ -78,7 +79,7 @@ class Containerd:
         self, *arguments: str | Path, stdin: bytes | None = None, check: bool = True, seconds: float = CALL_SECONDS
     ) -> subprocess.CompletedProcess[bytes]:
         """Run ctr. Its standard input is empty unless given."""
-        command = self._inside(self.program.parent / "ctr", "--address", self.socket, *arguments)
+        command = self.inside(self.program.parent / "ctr", "--address", self.socket, *arguments)
         process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self.environment
         )
@@ -96,7 +97,7 @@ class Containerd:
 
     def popen(self, *arguments: str | Path, **options: object) -> subprocess.Popen[bytes]:
         """ctr in the background."""
-        command = self._inside(self.program.parent / "ctr", "--address", self.socket, *arguments)
+        command = self.inside(self.program.parent / "ctr", "--address", self.socket, *arguments)
         return subprocess.Popen(command, env=self.environment, **options)  # type: ignore[call-overload, no-any-return]
 
     def run(
@@ -166,9 +167,9 @@ class Containerd:
 
 
 @contextmanager
-def running(program: Path, litebox: Path, folder: Path, imports: Sequence[Path] = ()) -> Iterator[Containerd]:
+def running(program: Path, litebox: Path, folder: Path, *, network: bool = False) -> Iterator[Containerd]:
     """A containerd, started, and ended with everything it started."""
-    daemon = Containerd(program, litebox, folder, imports)
+    daemon = Containerd(program, litebox, folder, network=network)
     try:
         daemon.start()
         yield daemon

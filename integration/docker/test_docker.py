@@ -1,0 +1,171 @@
+"""`docker run --runtime litebox` on a dockerd of one's own, with the daemon.json that a user copies."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from integration import installed
+from integration.containerd.daemon import running
+
+HERE = Path(__file__).parent
+IMAGE = "busybox:test"
+OLDEST = 23  # the first dockerd with `runtimeType`
+SLEEP = ("/bin/sh", "-c", "trap 'exit 3' TERM; echo started; while :; do sleep 0.1; done")
+
+
+def major(program: Path) -> int:
+    """dockerd's version; one that was built without a version counts as new."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    number = said.replace(",", " ").split()[2].partition(".")[0]
+    return int(number) if number.isdigit() else 99
+
+
+class Docker:
+    """A docker client, and how to reach its daemon."""
+
+    def __init__(self, prefix: list[str], socket: Path) -> None:
+        self.prefix = prefix
+        self.environment = os.environ | {"DOCKER_HOST": f"unix://{socket}"}
+
+    def __call__(self, *arguments: str, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
+        done = subprocess.run(
+            [*self.prefix, "docker", *arguments],
+            input=stdin,
+            capture_output=True,
+            env=self.environment,
+            timeout=60,
+            check=False,
+        )
+        assert not check or done.returncode == 0, (arguments, done)
+        return done
+
+    def run(self, *arguments: str, stdin: bytes = b"", check: bool = False) -> subprocess.CompletedProcess[bytes]:
+        return self("run", "--runtime", "litebox", *arguments, stdin=stdin, check=check)
+
+
+@pytest.fixture(scope="session")
+def docker(litebox: Path, image: Path, scratch: Path) -> Iterator[Docker]:
+    daemons = [program for program in installed.engines("dockerd").values() if major(program) >= OLDEST]
+    engines = [program for program in installed.engines("containerd").values() if program.with_name("ctr").exists()]
+    if not daemons or not engines or not shutil.which("docker"):
+        pytest.skip(f"dockerd {OLDEST} or newer, containerd and docker are not all installed")
+    folder = scratch / "docker"
+    folder.mkdir()
+    socket = folder / "d.sock"
+    with running(engines[0], litebox, folder, network=True) as containerd:
+        folders: list[str | Path] = [
+            "--data-root",
+            folder / "data",
+            "--exec-root",
+            folder / "exec",
+            "--pidfile",
+            folder / "pid",
+        ]
+        sockets: list[str | Path] = ["--host", f"unix://{socket}", "--containerd", containerd.socket, "--group", "root"]
+        # Networks with addresses have tests of their own; here it is about containers.
+        network = ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        command = containerd.inside(daemons[0], "--config-file", HERE / "daemon.json", *folders, *sockets, *network)
+        environment = containerd.environment | {"DOCKER_MIN_API_VERSION": "1.24"}
+        with (folder / "dockerd.log").open("wb") as log:
+            daemon = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+        client = Docker(containerd.inside(), socket)
+        try:
+            deadline = time.monotonic() + 30
+            while client("version", check=False).returncode:
+                assert daemon.poll() is None, (folder / "dockerd.log").read_text()[-2000:]
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            client("load", "--input", str(image))
+            yield client
+        finally:
+            names = client("ps", "--all", "--quiet", check=False).stdout.decode().split()
+            if names:
+                client("rm", "--force", *names, check=False)
+            daemon.terminate()
+            try:
+                daemon.wait(20)
+            except subprocess.TimeoutExpired:
+                daemon.kill()
+
+
+@pytest.fixture
+def asleep(docker: Docker) -> Iterator[str]:
+    name = f"s{time.monotonic_ns()}"
+    docker.run("--detach", "--name", name, "--network", "none", IMAGE, *SLEEP, check=True)
+    yield name
+    docker("rm", "--force", name, check=False)
+
+
+def test_output_and_exit_code(docker: Docker) -> None:
+    ran = docker.run("--rm", "--network", "none", IMAGE, "/bin/sh", "-c", "echo out; echo err >&2; exit 7")
+    assert (ran.returncode, ran.stdout, ran.stderr) == (7, b"out\n", b"err\n")
+
+
+def test_stdin(docker: Docker) -> None:
+    ran = docker.run("--rm", "--interactive", "--network", "none", IMAGE, "/bin/cat", stdin=b"typed\n")
+    assert (ran.returncode, ran.stdout) == (0, b"typed\n")
+
+
+@pytest.mark.parametrize(("program", "code"), [("/bin/nonesuch", 127), ("/etc/passwd", 126)])
+def test_what_cannot_be_executed(docker: Docker, program: str, code: int) -> None:
+    assert docker.run("--rm", "--network", "none", IMAGE, program).returncode == code
+
+
+def test_logs_and_exec(docker: Docker, asleep: str) -> None:
+    deadline = time.monotonic() + 5
+    while docker("logs", asleep).stdout != b"started\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    assert docker("exec", asleep, "/bin/echo", "inside").stdout == b"inside\n"
+    assert docker("exec", asleep, "/bin/sh", "-c", "exit 4", check=False).returncode == 4
+    assert docker("exec", "--interactive", asleep, "/bin/cat", stdin=b"in").stdout == b"in"
+    assert docker("exec", asleep, "/bin/nonesuch", check=False).returncode == 127
+
+
+def test_stop_and_kill(docker: Docker, asleep: str) -> None:
+    state = ("inspect", "--format", "{{.State.Status}} {{.State.ExitCode}}", asleep)
+    docker("stop", asleep)
+    assert docker(*state).stdout == b"exited 3\n"
+    docker("start", asleep)
+    assert docker(*state).stdout == b"running 0\n"
+    docker("kill", asleep)
+    assert docker("wait", asleep).stdout == b"137\n"
+
+
+def test_pause(docker: Docker, asleep: str) -> None:
+    docker("pause", asleep)
+    assert b"(Paused)" in docker("ps").stdout
+    docker("unpause", asleep)
+    assert docker("exec", asleep, "/bin/echo", "back").stdout == b"back\n"
+
+
+def test_top_and_stats(docker: Docker, asleep: str) -> None:
+    assert len(docker("top", asleep).stdout.splitlines()) >= 2
+    memory = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", asleep).stdout.decode().split()[0]
+    assert memory not in ("0B", "--")
+
+
+def test_copy(docker: Docker, asleep: str, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("through\n")
+    docker("cp", str(tmp_path / "in"), f"{asleep}:/tmp/file")
+    assert docker("exec", asleep, "/bin/cat", "/tmp/file").stdout == b"through\n"
+    docker("exec", asleep, "/bin/sh", "-c", "echo back > /tmp/out")
+    docker("cp", f"{asleep}:/tmp/out", str(tmp_path / "out"))
+    assert (tmp_path / "out").read_text() == "back\n"
+
+
+def test_settings_reach_the_container(docker: Docker, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("of the host\n")
+    script = "id -u; hostname; cat /v/file; touch /x 2>/dev/null || echo readonly; echo $WORD; pwd"
+    ran = docker.run(
+        "--rm", "--network", "none", "--user", "65534", "--hostname", "there", "--volume", f"{tmp_path}:/v",
+        "--read-only", "--env", "WORD=spoken", "--workdir", "/tmp", IMAGE, "/bin/sh", "-c", script,
+    )  # fmt: skip
+    assert ran.stdout.decode().splitlines() == ["65534", "there", "of the host", "readonly", "spoken", "/tmp"]
