@@ -24,7 +24,8 @@ pub struct UserContext {
     pub orig_rax: u64,
     /// 1: came in as a patched call, may leave by a jump (RCX and R11 are dead). 0: leave by IRETQ with every register.
     pub fast: u64,
-    pub mxcsr: u64,
+    /// The program's MXCSR stays in its register (the library OS computes nothing in floating point); XSAVE takes it from there.
+    pub reserved: u64,
     pub rip: u64,
     pub cs: u64,
     pub rflags: u64,
@@ -55,7 +56,7 @@ impl UserContext {
             rdi: 0,
             orig_rax: u64::MAX,
             fast: 0,
-            mxcsr: 0x1f80,
+            reserved: 0,
             rip,
             cs: abi::layout::USER_CS as u64,
             rflags: 0x202,

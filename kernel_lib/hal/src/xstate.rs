@@ -15,6 +15,14 @@ pub fn features() -> (u64, usize) {
     })
 }
 
+/// The running program's MXCSR: the library OS computes nothing in floating point and leaves it alone.
+pub fn mxcsr() -> u32 {
+    let mut value = 0u32;
+    // SAFETY: STMXCSR stores the register.
+    unsafe { asm!("stmxcsr [{}]", in(reg) &raw mut value, options(nostack)) };
+    value
+}
+
 /// An XSAVE area, 64-byte aligned.
 pub struct XState {
     words: Vec<[u64; 8]>,

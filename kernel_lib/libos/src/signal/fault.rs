@@ -42,7 +42,7 @@ pub fn exception(task: &Arc<Task>, context: &UserContext, vector: u8, error: u64
         11 | 12 => SigInfo::new(SIGBUS, SI_KERNEL),
         16 => SigInfo::fault(SIGFPE, x87_code(task, context), at),
         17 => SigInfo::fault(SIGBUS, BUS_ADRALN, 0),
-        19 => SigInfo::fault(SIGFPE, sse_code(context), at),
+        19 => SigInfo::fault(SIGFPE, sse_code(), at),
         // #GP, and what a program can cause in no other way: bounds, overflow, invalid TSS, virtualization.
         _ => SigInfo::new(SIGSEGV, SI_KERNEL),
     };
@@ -83,8 +83,8 @@ fn x87_code(task: &Task, context: &UserContext) -> i32 {
     float_code(status & !control & 0x3f)
 }
 
-const fn sse_code(context: &UserContext) -> i32 {
-    let mxcsr = context.mxcsr as u32;
+fn sse_code() -> i32 {
+    let mxcsr = hal::xstate::mxcsr();
     float_code(!(mxcsr >> 7) & mxcsr & 0x3f)
 }
 

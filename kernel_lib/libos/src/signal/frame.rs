@@ -28,7 +28,6 @@ const CLEARED_FLAGS: u64 = 0x400 | 0x1_0000 | 0x100;
 /// Flags that a program may set by rt_sigreturn: AC RF OF DF TF SF ZF AF PF CF.
 const RESTORABLE_FLAGS: u64 = 0x4_0000 | 0x1_0000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1;
 // Offsets in the legacy region of an XSAVE area.
-const MXCSR: usize = 24;
 const XMM: usize = 160;
 const XSTATE_BV: usize = 512;
 const SSE: u64 = 2;
@@ -38,7 +37,6 @@ const LEGACY_BYTES: usize = 512;
 pub fn program_xstate(task: &Task, context: &UserContext) -> XState {
     let mut state = task.thread.save_xstate();
     let area = state.bytes_mut();
-    area[MXCSR..MXCSR + 4].copy_from_slice(&(context.mxcsr as u32).to_le_bytes());
     area[XMM..XMM + 256].copy_from_slice(context.xmm.as_bytes());
     let present = u64::from_le_bytes(area[XSTATE_BV..XSTATE_BV + 8].try_into().unwrap_or([0; 8])) | SSE;
     area[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&present.to_le_bytes());
@@ -49,7 +47,6 @@ pub fn program_xstate(task: &Task, context: &UserContext) -> XState {
 pub fn load_program_xstate(task: &Task, context: &mut UserContext, state: &XState) {
     let area = state.bytes();
     let word = |at: usize| u64::from_le_bytes(area[at..at + 8].try_into().unwrap_or([0; 8]));
-    context.mxcsr = word(MXCSR) & 0xffff;
     if word(XSTATE_BV) & SSE != 0 {
         for (index, register) in context.xmm.iter_mut().enumerate() {
             *register = [word(XMM + index * 16), word(XMM + index * 16 + 8)];
