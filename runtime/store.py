@@ -31,8 +31,8 @@ _ID_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ
 
 
 def default_root() -> str:
-    """/run/litebox for root, else in the user's runtime directory."""
-    if os.geteuid() == 0:
+    """/run/litebox for root, else in the user's runtime directory: root of a user namespace has no say in /run."""
+    if os.geteuid() == 0 and os.access("/run", os.W_OK):
         return "/run/litebox"
     return os.path.join(os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/litebox-{os.geteuid()}", "litebox")  # noqa: S108
 

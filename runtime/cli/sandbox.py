@@ -73,6 +73,7 @@ def run(context: Context, request: sandbox.Request, *, verbose: bool = False, tr
         terminal = foreground.terminal_fd()
         if terminal is None:
             raise InvalidArgument("--tty: none of standard input, output and error is a terminal")
+    folder = default_root()
     if rootless.needed(context.rootless):
         rootless.enter()
     made = plan.make(sandbox.config(request), f"do-{os.getpid()}", "/", facts.gather())
@@ -81,7 +82,7 @@ def run(context: Context, request: sandbox.Request, *, verbose: bool = False, tr
     if terminal is not None:
         rows, columns = foreground.window_size(terminal)
         made.container["process"]["rows"], made.container["process"]["columns"] = rows, columns
-    control, connections = _control(3 if trace or verbose else 2)
+    control, connections = _control(folder, 3 if trace or verbose else 2)
     stdio = (terminal, terminal, terminal) if terminal is not None else (0, 1, 2)
     follower = None
     with foreground.RawTerminal(terminal):
@@ -119,9 +120,9 @@ def run(context: Context, request: sandbox.Request, *, verbose: bool = False, tr
     return vmm.exit_code(status)
 
 
-def _control(count: int) -> tuple[_socket.socket, list[vmm.Control]]:
+def _control(folder: str, count: int) -> tuple[_socket.socket, list[vmm.Control]]:
     """A listening socket with `count` connections to it, already made; it has no name any more."""
-    directory = os.path.join(default_root(), f".do-{os.getpid()}-{time.monotonic_ns()}")
+    directory = os.path.join(folder, f".do-{os.getpid()}-{time.monotonic_ns()}")
     try:
         os.makedirs(directory, 0o700)
         fd = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
