@@ -193,6 +193,8 @@ class Container:
         """Free the container. The caller forgets it and unmounts its root."""
         with self._turn:
             with self._lock:
+                if self.init.state == states.DELETED:  # by another call, which held the turn until now
+                    raise NotFoundError(f"container {self.id} not found")
                 if self.init.state not in (states.STOPPED, states.CREATED):
                     raise FailedPreconditionError(f"cannot delete: container {self.id} is {self.init.state}")
                 was_created = self.init.state == states.CREATED

@@ -242,6 +242,29 @@ def test_shutdown_waits_for_the_last_container(bench: Bench) -> None:
     assert bench.stopped == 1
 
 
+def test_two_deletes_at_once(bench: Bench) -> None:
+    inside, go = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        inside.set()
+        go.wait(5)
+
+    bench.create()
+    bench.machine.delete = slow  # type: ignore[method-assign]
+    codes: list[int] = []
+    first = threading.Thread(target=bench.service.delete, args=(api.DeleteRequest(id="c"),))
+    first.start()
+    inside.wait(5)
+    second = threading.Thread(
+        target=lambda: codes.append(code_of(lambda: bench.service.delete(api.DeleteRequest(id="c"))))
+    )
+    second.start()
+    go.set()
+    first.join(5)
+    second.join(5)
+    assert codes == [Code.NOT_FOUND]
+
+
 def test_a_failed_create_leaves_nothing(bench: Bench) -> None:
     def fail(*_arguments: object) -> Machine:
         raise RpcError("no kvm", Code.UNKNOWN)
