@@ -4,6 +4,7 @@
 //! runs is told on `ready` and in the log, and ends the process with status 125.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -133,6 +134,7 @@ struct Running {
     entries: (u64, u64),
     vcpu_limit: u32,
     started: Vec<bool>,
+    asked: Arc<AtomicU64>,
     debug: bool,
     filters: Filters,
 }
@@ -226,6 +228,7 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
         entries: (loaded.entry, entry),
         vcpu_limit: plan.vcpus,
         started: vec![false; plan.vcpus as usize],
+        asked: Arc::default(),
         debug: plan.debug,
         filters,
     };
@@ -319,6 +322,7 @@ impl Running {
             status,
             gate: self.gate.clone(),
             notices: self.notices.clone(),
+            asked: self.asked.clone(),
             debug: self.debug,
         };
         spawn(&format!("vcpu{index}"), &self.filters.vcpu, move || runner.run())

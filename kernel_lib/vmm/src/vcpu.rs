@@ -80,6 +80,8 @@ pub struct Runner {
     pub status: Arc<Status>,
     pub gate: Arc<Gate>,
     pub notices: Sender<Notice>,
+    /// vCPUs that the guest has asked for, a bit each.
+    pub asked: Arc<AtomicU64>,
     pub debug: bool,
 }
 
@@ -112,7 +114,7 @@ impl Runner {
                             self.park();
                         }
                         port::START_CPU => {
-                            let _ = self.notices.send(Notice::StartCpu(value));
+                            self.start_cpu(value);
                         }
                         // Only until the port is bound, see `machine::DOORBELL_DELAY`.
                         port::DOORBELL => self.servers.ring(),
@@ -135,6 +137,14 @@ impl Runner {
                 }
                 Exit::Shutdown => return Err(HostError::new(Kind::Guest, "guest CPU shut down (triple fault)")),
             }
+        }
+    }
+
+    /// Asks the main thread once for each vCPU, however often the guest asks.
+    fn start_cpu(&self, index: u32) {
+        let bit = 1u64.checked_shl(index).unwrap_or(0);
+        if bit != 0 && self.asked.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+            let _ = self.notices.send(Notice::StartCpu(index));
         }
     }
 

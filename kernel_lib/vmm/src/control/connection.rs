@@ -6,6 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fs::MemfdFlags;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown};
 use serde_json::Value;
@@ -13,6 +14,8 @@ use serde_json::Value;
 use super::message::is_in_memfd;
 use crate::services::Errno;
 
+/// How long a client may leave its messages unread.
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 pub const MAX_MESSAGE: usize = 128 << 10;
 /// A message that travels as a file.
 const MAX_FILE: u64 = 4 << 20;
@@ -68,6 +71,14 @@ impl Connection {
         if sent.is_err() {
             self.close();
         }
+    }
+
+    /// Waits a while for a client that is slow to read.
+    pub fn send_patiently(&self, message: &Value) {
+        let mut list = [PollFd::new(&self.fd, PollFlags::OUT)];
+        // Nobody reads after the limit either: `send` finds the buffer full, and closes the connection.
+        let _ = poll(&mut list, Some(&PATIENCE));
+        self.send(message);
     }
 
     fn send_as_file(&self, text: &[u8]) -> Result<(), Errno> {

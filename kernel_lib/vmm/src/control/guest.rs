@@ -1,8 +1,11 @@
 //! What the library OS says. It is hostile: a token that nobody waits for, or an end before the beginning, changes nothing.
 
 use abi::config::FromGuest;
+use std::time::Instant;
+
 use serde_json::{json, Value};
 
+use super::budget::Spent;
 use super::{Caller, Control, Phase};
 use crate::machine::Notice;
 
@@ -30,13 +33,9 @@ impl Control {
             FromGuest::OomKill { pid } => {
                 self.publish(&json!({ "event": "oom", "pid": pid }));
             }
-            FromGuest::Trace { line } => {
-                if !self.publish(&json!({ "event": "trace", "line": line })) {
-                    crate::log::info(&line);
-                }
-            }
+            FromGuest::Trace { line } => self.trace(&line),
             FromGuest::Exited { status } => self.finish(status),
-            FromGuest::Log { line } => crate::log::info(&line),
+            FromGuest::Log { line } => self.log(&line),
         }
     }
 
@@ -46,10 +45,39 @@ impl Control {
         }
     }
 
+    /// A line for the container's log, which is the host's disk: a guest that has much to say is cut short.
+    fn log(&self, line: &str) {
+        let allowed = self.state().log_budget.spend(Instant::now());
+        match allowed {
+            Spent::Yes => crate::log::info(line),
+            Spent::Last => crate::log::warning("the guest logs too much; some lines are left out"),
+            Spent::No => {}
+        }
+    }
+
+    /// Trace lines wait for their readers, within reason: the guest, which waits for this answer, goes as fast as they read.
+    fn trace(&self, line: &str) {
+        let subscribers = self.state().subscribers.clone();
+        if subscribers.is_empty() {
+            return self.log(line);
+        }
+        let event = json!({ "event": "trace", "line": line });
+        for subscriber in &subscribers {
+            subscriber.send_patiently(&event);
+        }
+    }
+
     fn started(&self, errno: i32, message: &str) {
         let starts = {
             let mut state = self.state();
-            if errno == 0 && matches!(state.phase, Phase::Created | Phase::Starting) {
+            if !matches!(state.phase, Phase::Created | Phase::Starting) {
+                return;
+            }
+            if errno != 0 {
+                // Once; what comes after the end changes nothing.
+                state.phase = Phase::Failed;
+            }
+            if errno == 0 {
                 state.phase = Phase::Running;
             }
             std::mem::take(&mut state.starts)
@@ -98,13 +126,12 @@ impl Control {
         }
     }
 
-    /// Sends an event to all who asked for events; false: nobody did.
-    fn publish(&self, event: &Value) -> bool {
+    /// Sends an event to all who asked for events.
+    fn publish(&self, event: &Value) {
         let subscribers = self.state().subscribers.clone();
         for subscriber in &subscribers {
             subscriber.send(event);
         }
-        !subscribers.is_empty()
     }
 }
 

@@ -10,6 +10,7 @@
 //! ```
 //! (`paused` is a property of the vCPU threads, shown in place of created and running.)
 
+mod budget;
 mod connection;
 mod guest;
 pub mod listen;
@@ -33,6 +34,7 @@ use crate::ready::Ready;
 use crate::server::Servers;
 use crate::services::{Errno, Host};
 use crate::vcpu::{Gate, Status as VcpuStatus};
+use budget::Budget;
 use connection::Connection;
 
 /// Messages that may wait for a guest that does not fetch them.
@@ -71,6 +73,8 @@ enum Phase {
     Created,
     Starting,
     Running,
+    /// PID 1 could not be executed; the VM is ending.
+    Failed,
     Stopped {
         status: u32,
     },
@@ -87,6 +91,7 @@ struct State {
     execs: Vec<Exec>,
     waiters: Vec<Caller>,
     subscribers: Vec<Arc<Connection>>,
+    log_budget: Budget,
 }
 
 /// What control requests act on beyond the library OS.

@@ -177,7 +177,7 @@ impl Control {
             Phase::Stopped { status } => json!({ "status": "stopped", "exit_status": status }),
             _ if paused => json!({ "status": "paused" }),
             Phase::Running => json!({ "status": "running" }),
-            Phase::Created | Phase::Starting => json!({ "status": "created" }),
+            Phase::Created | Phase::Starting | Phase::Failed => json!({ "status": "created" }),
         }
     }
 

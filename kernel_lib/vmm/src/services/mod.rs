@@ -162,7 +162,7 @@ impl Host {
             Op::Ioctl => self.ioctl(request),
             Op::Notify => self.notify(request),
             Op::Memory => self.change_memory(request),
-            Op::Report => self.report(request),
+            Op::Report => self.report(request, worker),
             Op::Random => self.random(request),
         }
     }

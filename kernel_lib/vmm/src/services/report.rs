@@ -3,12 +3,14 @@
 use abi::config::FromGuest;
 use abi::request::report;
 
+use crate::server::Worker;
+
 use super::{fault, Answer, Errno, Host, Reply, Request};
 
 const MAX_MESSAGE: u64 = 1 << 20;
 
 impl Host {
-    pub(super) fn report(&self, request: &Request) -> Answer {
+    pub(super) fn report(&self, request: &Request, worker: &Worker<'_>) -> Answer {
         let [buffer, bytes, ..] = request.args;
         match request.flags() {
             report::NEXT => {
@@ -28,6 +30,9 @@ impl Host {
                 let mut message = vec![0; bytes as usize];
                 self.memory.read_into(buffer, &mut message).map_err(fault)?;
                 let message: FromGuest = postcard::from_bytes(&message).map_err(|_| Errno::INVAL)?;
+                if matches!(message, FromGuest::Trace { .. }) {
+                    worker.may_block();
+                }
                 self.control.from_guest(message);
                 Ok(Reply::of(0))
             }
