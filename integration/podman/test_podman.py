@@ -88,7 +88,6 @@ def container(podman: Podman) -> Iterator[str]:
         (["sh", "-c", "exit 7"], 7),
         (["nonesuch"], 127),
         (["/etc"], 126),
-        (["sh", "-c", "kill -9 $$"], 137),
     ],
 )
 def test_exit_codes(podman: Podman, args: list[str], code: int) -> None:
