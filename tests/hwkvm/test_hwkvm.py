@@ -24,7 +24,7 @@ PROGRAMS = (
 )  # fmt: skip
 VMM = bundles.BUILD / "lib/litebox/litebox-vmm"
 KERNEL = bundles.BUILD / "lib/litebox/litebox-kernel"
-SECONDS = 1500
+SECONDS = 1000
 
 
 def plan(program: str) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> machine.Ended:
         # The cases need a fresh /work each time; the container's file system is a folder of the machine's tmpfs.
         commands[program] = (
             f"rm -rf /container/work; mkdir /container/work; "
-            f"timeout 300 litebox-vmm run --plan 8 8< /plans/{program}.json 9< /container"
+            f"timeout 120 litebox-vmm run --plan 8 8< /plans/{program}.json 9< /container"
         )
     try:
         return machine.run(commands, files, work, timeout=SECONDS)

@@ -1,0 +1,174 @@
+/*
+ * A program that attacks what serves it. The library OS shares its ring, so it may well destroy its own container; the
+ * question is what the host sees: the virtual machine ends, or can be ended, and nothing else happens.
+ *
+ *   abuse NAME      prints "ready", then does it, for ever where that makes sense
+ */
+#define _GNU_SOURCE
+#include <fcntl.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static sigjmp_buf back;
+static void recover(int number) { (void)number; siglongjmp(back, 1); }
+
+static void catch_all(void)
+{
+	static char stack[65536];
+	sigaltstack(&(stack_t){.ss_sp = stack, .ss_size = sizeof stack}, NULL);
+	for (int number = 1; number < 32; number++)
+		sigaction(number, &(struct sigaction){.sa_handler = recover, .sa_flags = SA_ONSTACK | SA_NODEFER}, NULL);
+}
+
+#define TRY(...) do { if (sigsetjmp(back, 1) == 0) { __VA_ARGS__; } } while (0)
+
+static uint64_t state = 88172645463325252ULL;
+static uint64_t chance(void)
+{
+	state ^= state << 13;
+	state ^= state >> 7;
+	return state ^= state << 17;
+}
+
+static void ports(void)
+{
+	for (;;)
+		for (int port = 0; port < 65536; port++) {
+			TRY(asm volatile("outb %b0, %w1" : : "a"((int)chance()), "d"(port)));
+			TRY(asm volatile("outl %0, %w1" : : "a"((int)chance()), "d"(port)));
+			TRY(asm volatile("inl %w1, %0" : "=a"((int){0}) : "d"(port)));
+		}
+}
+
+static void instructions(void)
+{
+	for (;;) {
+		TRY(asm volatile("cli"));
+		TRY(asm volatile("hlt"));
+		TRY(asm volatile("mov %0, %%cr3" : : "r"(chance())));
+		TRY(asm volatile("mov %0, %%cr0" : : "r"(0L)));
+		TRY(asm volatile("mov %0, %%cr4" : : "r"(chance())));
+		TRY(asm volatile("mov %0, %%dr7" : : "r"(chance())));
+		TRY(asm volatile("wrmsr" : : "a"((int)chance()), "d"((int)chance()), "c"((int)(0xc0000080 + chance() % 8))));
+		TRY(asm volatile("lgdt %0" : : "m"(*(char(*)[10])&state)));
+		TRY(asm volatile("lidt %0" : : "m"(*(char(*)[10])&state)));
+		TRY(asm volatile("ltr %w0" : : "r"(0x28)));
+		TRY(asm volatile("invlpg (%0)" : : "r"(0L)));
+		TRY(asm volatile("wbinvd"));
+		TRY(asm volatile("swapgs"));
+		TRY(asm volatile("vmcall"));
+		TRY(asm volatile("vmmcall"));
+		TRY(asm volatile("lmsw %w0" : : "r"(0)));
+		TRY(asm volatile("clts"));
+		TRY(asm volatile("sti"));
+		TRY(asm volatile("iretq"));
+		TRY(asm volatile("sysretq"));
+		TRY(asm volatile("wrgsbase %0" : : "r"(chance())));
+		TRY(asm volatile("mov %w0, %%ds" : : "r"(0x10)));
+	}
+}
+
+static void interrupts(void)
+{
+	/* Every vector from ring 3, with every register garbage. */
+	char *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	memcpy(code, "\xcd\x00\xc3", 3);
+	for (;;)
+		for (int vector = 0; vector < 256; vector++) {
+			code[1] = vector;
+			TRY(asm volatile("call *%0" : : "r"(code), "a"(chance()), "b"(chance()), "c"(chance()), "d"(chance()), "S"(chance()), "D"(chance()) : "memory", "r8", "r9", "r10", "r11", "r12"));
+		}
+}
+
+static void scribble(void)
+{
+	/* Garbage over every page of the lower half that can be written, the library OS's and the shared ones among them. */
+	for (uint64_t address = 0x7fffffffe000; address > 0x7f0000000000; address -= 4096)
+		TRY(for (int word = 0; word < 512; word++)((volatile uint64_t *)address)[word] = chance());
+	for (;;)
+		TRY(((volatile uint64_t *)(0x7f0000000000 + chance() % 0xffffff000 / 8 * 8))[0] = chance());
+}
+
+static void forks(void)
+{
+	for (;;)
+		fork();
+}
+
+static void threads(void)
+{
+	pthread_t thread;
+	pthread_attr_t small;
+	pthread_attr_init(&small);
+	pthread_attr_setstacksize(&small, 16384);
+	for (;;)
+		pthread_create(&thread, &small, (void *(*)(void *))pause, NULL);
+}
+
+static void memory(void)
+{
+	for (;;) {
+		char *block = mmap(NULL, 16 << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		if (block != MAP_FAILED)
+			memset(block, 1, 16 << 20);
+	}
+}
+
+static void files(void)
+{
+	static char block[1 << 20];
+	for (int number = 0;; number++) {
+		char name[64];
+		snprintf(name, sizeof name, "/tmp/file%d", number);
+		int fd = open(name, O_WRONLY | O_CREAT, 0644);
+		if (fd >= 0 && write(fd, block, sizeof block) < 0)
+			close(fd);
+	}
+}
+
+static void calls(void)
+{
+	/* Random system calls with random arguments, but for those that end or stop the program. */
+	for (;;) {
+		long number = chance() % 450;
+		if (number == SYS_exit || number == SYS_exit_group || number == SYS_pause || number == SYS_rt_sigsuspend || number == SYS_kill)
+			continue;
+		uint64_t arguments[6];
+		for (int index = 0; index < 6; index++)
+			arguments[index] = chance() >> chance() % 64;
+		TRY(syscall(number, arguments[0], arguments[1], arguments[2], arguments[3], arguments[4], arguments[5]));
+	}
+}
+
+static void deaf(void)
+{
+	sigset_t all;
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	for (volatile long turns = 0;; turns++)
+		;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct { const char *name; void (*run)(void); } ways[] = {
+		{"ports", ports}, {"instructions", instructions}, {"interrupts", interrupts}, {"scribble", scribble}, {"forks", forks},
+		{"threads", threads}, {"memory", memory}, {"files", files}, {"calls", calls}, {"deaf", deaf},
+	};
+	puts("ready");
+	fflush(stdout);
+	catch_all();
+	for (size_t index = 0; index < sizeof ways / sizeof *ways; index++)
+		if (argc > 1 && strcmp(argv[1], ways[index].name) == 0)
+			ways[index].run();
+	return 2;
+}

@@ -1,0 +1,75 @@
+"""A guest that attacks cannot crash the VMM, outlive a kill, exceed its limits or leave anything behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+import bundles
+
+HERE = Path(__file__).parent
+ABUSE = bundles.BUILD / "abuse"
+WAYS = re.findall(r'\{"(\w+)", \w+\}', (HERE / "abuse.c").read_text())
+ATTACK_SECONDS = 2.0
+LIMIT = 128 << 20
+# What the VMM itself and the library OS may need beside the container's limit.
+OVERHEAD = 96 << 20
+
+
+@pytest.fixture(scope="session")
+def program() -> Path:
+    ABUSE.parent.mkdir(parents=True, exist_ok=True)
+    command = ["gcc", "-O1", "-static", "-pthread", "-mfsgsbase", "-o", str(ABUSE), str(HERE / "abuse.c")]
+    subprocess.run(command, check=True)
+    return ABUSE
+
+
+def resident(process: int) -> int:
+    status = Path(f"/proc/{process}/status").read_text()
+    found = re.search(r"VmRSS:\s+(\d+) kB", status)
+    return int(found[1]) << 10 if found else 0
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_attack(runtime: bundles.Native | bundles.Runtime, program: Path, tmp_path: Path, way: str) -> None:
+    if not isinstance(runtime, bundles.Runtime) or runtime.name != "litebox":
+        pytest.skip("about the micro-VM's boundary")
+    bundle = bundles.busybox_bundle(tmp_path / "bundle", [program])
+    bundle.configure(["/bin/abuse", way], memory=LIMIT)
+    identifier = f"abuse-{os.getpid()}-{way}"
+    command = runtime.command("run", "--bundle", str(bundle.path), identifier)
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() == b"ready\n"
+            shown = subprocess.run(runtime.command("state", identifier), capture_output=True, check=False)
+            vmm = int(json.loads(shown.stdout)["pid"]) if shown.returncode == 0 else 0
+            watch = os.pidfd_open(vmm) if vmm else -1
+            deadline = time.monotonic() + ATTACK_SECONDS
+            while vmm and time.monotonic() < deadline:
+                if select.select([watch], [], [], 0.1)[0]:
+                    break  # it destroyed itself
+                assert resident(vmm) < LIMIT + OVERHEAD
+            subprocess.run(runtime.command("kill", identifier, "KILL"), capture_output=True, timeout=20, check=False)
+            if vmm:
+                assert select.select([watch], [], [], 20)[0], "the VMM outlives a kill"
+                os.close(watch)
+            process.communicate(timeout=20)
+            said = process.returncode
+        finally:
+            subprocess.run(
+                runtime.command("delete", "--force", identifier), capture_output=True, timeout=60, check=False
+            )
+            process.kill()
+    # 137: killed. Below 125 or 128 and a signal: the guest ended itself. A crash of the VMM would show as a signal of
+    # our own child, which no exit status of a container is.
+    assert said >= 0
+    listing = subprocess.run(runtime.command("list", "-q"), capture_output=True, text=True, check=True)
+    assert identifier not in listing.stdout
