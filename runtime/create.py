@@ -144,7 +144,6 @@ def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
         "cgroups_made": manager.missing(groups),
         "resources": plan.resources,
         "rootless": lacking,
-        "last_status": "created",
     }
     entry = store.claim(request.id, lambda old_entry, old_state: undo(old_entry, old_state, log))
     with entry:
@@ -192,7 +191,9 @@ def _bring_up(
         control.close()
     try:
         state["pid"], state["start_time"] = boot.pid, start_time(boot.pid)
-        entry.write(state)
+        if plan.hooks or not state["cgroups_made"] or state["rootless"]:
+            # Else the final write will do: should we die between `ready` and it, `undo` finds the VMM in its cgroup.
+            entry.write(state)
         programs.check(plan)
         manager.make(groups, boot.pid, settings, may_lack=state["rootless"], log=log)
         boot.wait_ready()

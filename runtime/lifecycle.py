@@ -221,7 +221,7 @@ class Container:
             if not self._alive():
                 return "stopped"
             with self._runtime.store.open(self.id) as entry:
-                return str((entry.read() or self._state).get("last_status", "created"))
+                return str((entry.read() or self._state).get("last_status", "running"))
 
     def state(self) -> Json:
         """The OCI state document."""
@@ -242,12 +242,11 @@ class Container:
     def start(self) -> None:
         """Run the program. WrongState unless created. ExecFailed (126, 127): the container is stopped then."""
         hooks: Json = self._state["hooks"]
-        with self._locked() as entry:
+        with self._locked():
             self._expect("created", doing="start")
             with self._connect(None) as control:
                 for index, hook in enumerate(hooks.get("startContainer") or []):
                     self._run_in_guest(hook, f"hooks.startContainer[{index}] ({hook['path']})")
-                self._remember(entry, "running")
                 try:
                     control.request("start")
                 except ExecFailed as error:

@@ -478,6 +478,7 @@ def test_mount_points_are_made_inside_the_root_only(litebox: Any, bundle: Bundle
     outside.mkdir()
     root = tmp_path / "root"
     (root / "bin").mkdir(parents=True)
+    (root / "bin/sleep").touch(0o755)
     (root / "link").symlink_to("../../../../../../" + str(outside))
     (root / "absolute").symlink_to(outside)
     mounts = [
@@ -488,3 +489,16 @@ def test_mount_points_are_made_inside_the_root_only(litebox: Any, bundle: Bundle
     assert list(outside.iterdir()) == [], "a symbolic link of the bundle led out of it"
     assert (root / "plain/made/deep").is_dir()
     assert (root / "made/deep").is_dir()
+
+
+def test_programs_that_are_missing_are_reported_by_create(litebox: Any, bundle: Bundle, tmp_path: Path) -> None:
+    for args, code, said in (
+        (["nonesuch"], 127, 'exec: "nonesuch": executable file not found in $PATH'),
+        (["/bin/nonesuch"], 127, 'exec: "/bin/nonesuch": no such file or directory'),
+        (["/etc/passwd"], 126, 'exec: "/etc/passwd": permission denied'),
+    ):
+        done = litebox("create", "--bundle", str(bundle(args)), "c1", ok=False)
+        assert (done.returncode, done.stderr) == (code, f"litebox: {said}\n")
+        assert litebox.leftovers() == []
+    volume = {"mounts": [{"destination": "/bin", "type": "bind", "source": str(tmp_path), "options": ["rbind"]}]}
+    litebox("create", "--bundle", str(bundle(["nonesuch"], volume)), "c1")  # who knows what the volume holds at start
