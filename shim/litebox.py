@@ -14,6 +14,7 @@ from shim import log
 from shim.cleanup import PID_FILE
 from shim.errors import Code, NotFoundError, RpcError
 from shim.paths import state_root
+from shim.spec import read_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +83,13 @@ class LiteboxBackend:
         del options  # the configuration file is another's part: /etc/litebox/config.yaml, see docs
         with translated():
             runtime = Runtime(state_root(bundle, self._namespace), debug=self._debug)
-            container = runtime.create(container_id, bundle, _streams(stdio), pid_file=f"{bundle}/{PID_FILE}")
+            container = runtime.create(
+                container_id,
+                bundle,
+                _streams(stdio),
+                config=read_config(bundle),
+                pid_file=f"{bundle}/{PID_FILE}",
+            )
         return LiteboxInstance(container, self._reaper, self._loop, on_exit)
 
 

@@ -19,6 +19,16 @@ from integration.containerd.daemon import IMAGE, RUNTIME, Containerd
 SLEEP = ("/bin/sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done")
 
 
+@pytest.fixture(autouse=True)
+def tidy(containerd: Containerd) -> Iterator[None]:
+    """What a failed test leaves does not trouble the next."""
+    yield
+    for line in containerd.ctr("task", "list").stdout.decode().splitlines()[1:]:
+        containerd.ctr("task", "delete", "--force", line.split()[0], check=False)
+    for name in containerd.ctr("container", "list", "--quiet").stdout.decode().split():
+        containerd.ctr("container", "delete", name, check=False)
+
+
 @pytest.fixture
 def asleep(containerd: Containerd) -> Iterator[str]:
     """The name of a running container."""

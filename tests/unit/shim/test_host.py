@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from shim.api.metrics_v1 import Metrics as Metrics1
 from shim.api.metrics_v2 import Metrics as Metrics2
-from shim.errors import NotFoundError
+from shim.errors import InvalidArgumentError, NotFoundError
 from shim.litebox import cgroup_of
 from shim.paths import state_root
 from shim.rootfs import MS_BIND, MS_RDONLY, MS_REC, compact, is_mount, split_options
+from shim.spec import read_config
 from shim.stats import metrics
 
 
@@ -115,6 +117,26 @@ def test_layers_of_an_overlay_are_shortened() -> None:
     assert compact(options) == ("/var/lib/snapshots", ["workdir=/w", "lowerdir=0/fs:1/fs:2/fs", "upperdir=/u"])
     assert compact(["lowerdir=/a/b"]) == ("", ["lowerdir=/a/b"])
     assert compact(["lowerdir=/a:/b"]) == ("", ["lowerdir=/a:/b"])
+
+
+def test_members_of_a_pod_have_their_own_processes(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    namespaces = [{"type": "pid", "path": "/proc/7/ns/pid"}, {"type": "network", "path": "/proc/7/ns/net"}]
+    config: dict[str, object] = {"linux": {"namespaces": namespaces}}
+    for kind in ("sandbox", "container"):
+        config["annotations"] = {"io.kubernetes.cri.container-type": kind}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        got = read_config(str(tmp_path))["linux"]["namespaces"]
+        assert ("path" in got[0]) == (kind == "sandbox")
+        assert got[1] == namespaces[1]
+    assert capfd.readouterr().err.count("pid namespace") == 1
+
+
+@pytest.mark.parametrize("text", ["{", "[]", None])
+def test_a_config_that_cannot_be_read(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "config.json").write_text(text)
+    with pytest.raises(InvalidArgumentError, match=r"config\.json"):
+        read_config(str(tmp_path))
 
 
 def test_is_mount(tmp_path: Path) -> None:
