@@ -31,7 +31,7 @@ const ALWAYS: u32 = Events::ERR.0 | Events::HUP.0;
 const PRIVATE: u32 = EPOLLEXCLUSIVE | EPOLLWAKEUP | EPOLLONESHOT | EPOLLET;
 /// With EPOLLEXCLUSIVE only these may be asked for (epoll_ctl(2)).
 const EXCLUSIVE_OK: u32 = Events::IN.0 | Events::OUT.0 | ALWAYS | EPOLLWAKEUP | EPOLLET | EPOLLEXCLUSIVE;
-const MAX_NESTS: usize = 5;
+const MAX_NESTS: usize = 4;
 
 type Key = (i32, usize);
 

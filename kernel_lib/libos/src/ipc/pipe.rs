@@ -124,6 +124,8 @@ impl Pipe {
     fn read_once(&self, buffer: &mut IoBuffer<'_>) -> Result<usize, Errno> {
         let mut state = self.state.lock();
         let State { ring, packets } = &mut *state;
+        // Nobody waits for room while there is enough of it, and an edge-triggered watch must not hear of more.
+        let was_full = ring.free() < PIPE_BUF;
         let moved = match packets.front().copied() {
             None => ring.drain(buffer, usize::MAX)?,
             Some(end) => {
@@ -137,7 +139,9 @@ impl Pipe {
         };
         self.used.store(ring.len(), Ordering::SeqCst);
         drop(state);
-        self.drained();
+        if was_full {
+            self.drained();
+        }
         Ok(moved)
     }
 

@@ -44,6 +44,10 @@ pub struct Channel {
     starved: AtomicBool,
     /// An errno for the reader, told once (ECONNRESET).
     error: AtomicI32,
+    /// There was one.
+    was_reset: AtomicBool,
+    /// TCP's urgent byte plus one; 0: none.
+    urgent: AtomicI32,
     /// The queue of the socket that reads, and of the one that writes.
     reader: Arc<WaitQueue>,
     writer: Arc<WaitQueue>,
@@ -59,6 +63,8 @@ impl Channel {
             read_closed: AtomicBool::new(false),
             starved: AtomicBool::new(false),
             error: AtomicI32::new(0),
+            was_reset: AtomicBool::new(false),
+            urgent: AtomicI32::new(0),
             reader: reader.clone(),
             writer: writer.clone(),
         })
@@ -95,6 +101,23 @@ impl Channel {
     pub fn has_error(&self) -> bool {
         self.error.load(Ordering::SeqCst) != 0
     }
+    pub fn was_reset(&self) -> bool {
+        self.was_reset.load(Ordering::SeqCst)
+    }
+
+    pub fn send_urgent(&self, byte: u8) {
+        self.urgent.store(i32::from(byte) + 1, Ordering::SeqCst);
+        self.reader.wake_for(Events::PRI.0);
+    }
+    pub fn has_urgent(&self) -> bool {
+        self.urgent.load(Ordering::SeqCst) != 0
+    }
+    /// The urgent byte; `keep`: it stays (MSG_PEEK).
+    pub fn take_urgent(&self, keep: bool) -> Option<u8> {
+        let value = if keep { self.urgent.load(Ordering::SeqCst) } else { self.urgent.swap(0, Ordering::SeqCst) };
+        u8::try_from(value - 1).ok()
+    }
+
     pub fn set_capacity(&self, bytes: usize) {
         let mut data = self.data.lock();
         data.ring.set_capacity(bytes);
@@ -105,6 +128,7 @@ impl Channel {
     pub fn close_write(&self, error: Option<Errno>) {
         if let Some(error) = error {
             self.error.store(error.0, Ordering::SeqCst);
+            self.was_reset.store(true, Ordering::SeqCst);
         }
         self.write_closed.store(true, Ordering::SeqCst);
         self.reader.wake_all();

@@ -29,6 +29,8 @@ use hal::sync::SpinLock;
 
 const OUTPUT_ROOM: usize = 65536;
 const PENDING_ROOM: usize = 65536;
+/// The line discipline's buffer on the master's side, which a flush of the slave does not reach.
+const MASTER_BUFFER: usize = 4096;
 /// Bytes that are looked at under the lock at a time.
 const CHUNK: usize = 1024;
 const TENTH: u64 = 100_000_000;
@@ -114,13 +116,18 @@ impl Core {
 
     /// Types what is pending, as far as the line discipline has room.
     fn digest(&mut self, after: &mut After) {
-        let mut echo = Vec::new();
+        // Echo is kept back until a signal character or the end: a flush takes what is kept back.
+        let (mut echo, mut committed) = (Vec::new(), Vec::new());
         while !self.pending.is_empty() && self.line.takes_input(&self.settings) {
             let Some(byte) = self.pending.pop_front() else { break };
             let settings = self.settings;
             let Effects { signal, flush, flow } = self.line.typed(byte, &settings, &mut echo);
+            if signal.is_some() {
+                committed.append(&mut echo);
+            }
             if flush {
-                self.output.clear();
+                // What the master's side of the line holds already is not taken back.
+                self.output.truncate(MASTER_BUFFER);
                 self.report(PACKET_FLUSH_READ | PACKET_FLUSH_WRITE);
             }
             if let Some(stop) = flow {
@@ -129,8 +136,9 @@ impl Core {
             }
             after.signals.extend(signal);
         }
-        if !echo.is_empty() && self.output.len() < 2 * OUTPUT_ROOM {
-            self.output.extend(echo);
+        committed.append(&mut echo);
+        if !committed.is_empty() && self.output.len() < 2 * OUTPUT_ROOM {
+            self.output.extend(committed);
             after.wake_master = true;
         }
         after.wake_slave |= self.line.readable(&self.settings);

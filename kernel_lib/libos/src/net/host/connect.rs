@@ -3,13 +3,15 @@
 use super::address::Endpoint;
 use super::local::{self, LocalEnd};
 use super::{request, HostSocket, NO_HANDLE};
-use crate::errno::{Errno, EAGAIN, EALREADY, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EOPNOTSUPP, ETIMEDOUT};
+use crate::errno::{Errno, EAGAIN, EALREADY, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EOPNOTSUPP, EPIPE, ETIMEDOUT};
 use crate::fs::Events;
 use crate::host;
 use crate::net::channel::Channel;
-use crate::net::message::Wait;
+use crate::io::IoBuffer;
+use crate::net::message::{Incoming, Outgoing, Wait, MSG_ERRQUEUE, MSG_OOB};
 use crate::net::options::{SOL_SOCKET, SO_ERROR};
 use crate::net::socket::{Socket, AF_INET6};
+use crate::SysResult;
 use alloc::collections::VecDeque;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -39,10 +41,57 @@ impl LocalEnd {
         if self.outgoing.can_write() || shut {
             events |= Events::OUT | Events::WRNORM;
         }
+        if self.incoming.has_urgent() {
+            events |= Events::PRI;
+        }
+        if self.incoming.was_reset() {
+            events |= Events::HUP | Events::IN | Events::RDNORM | Events::RDHUP;
+        }
         if error || self.incoming.has_error() {
             events |= Events::ERR | Events::HUP | Events::IN | Events::RDNORM | Events::RDHUP;
         }
         events
+    }
+
+    pub fn send(&self, message: &mut Outgoing<'_, '_>, wait: &Wait) -> SysResult {
+        let bytes = message.buffer.remaining();
+        if message.flags & MSG_OOB != 0 && bytes > 0 {
+            return self.send_urgent(message, wait);
+        }
+        match self.outgoing.send(message.buffer, None, wait) {
+            // The first send behind the peer's close goes out and is answered with a reset; only the next one fails.
+            Err(EPIPE) if !self.outgoing.is_write_closed() && !self.incoming.was_reset() && !self.reset.swap(true, Ordering::AcqRel) => {
+                message.buffer.advance(bytes);
+                Ok(bytes)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// The last byte is urgent and travels beside the stream (tcp(7)).
+    fn send_urgent(&self, message: &mut Outgoing<'_, '_>, wait: &Wait) -> SysResult {
+        let mut bytes = alloc::vec![0; message.buffer.remaining()];
+        let count = message.buffer.get(&mut bytes)?;
+        let Some((&last, rest)) = bytes[..count].split_last() else { return Ok(0) };
+        let mut buffer = IoBuffer::take(rest);
+        let sent = if rest.is_empty() { 0 } else { self.outgoing.send(&mut buffer, None, wait)? };
+        if sent < rest.len() {
+            return Ok(sent);
+        }
+        self.outgoing.send_urgent(last);
+        Ok(count)
+    }
+
+    pub fn receive(&self, message: &mut Incoming<'_, '_>, wait: &Wait) -> SysResult {
+        if message.flags & MSG_OOB != 0 {
+            let byte = self.incoming.take_urgent(message.peek()).ok_or(EINVAL)?;
+            message.told |= MSG_OOB;
+            return message.buffer.put(&[byte]);
+        }
+        if message.flags & MSG_ERRQUEUE != 0 {
+            return Err(EAGAIN);
+        }
+        self.incoming.receive(message, wait)
     }
 }
 
@@ -66,10 +115,11 @@ impl HostSocket {
 
     pub(super) fn connect_to(&self, address: &[u8], nonblocking: bool) -> Result<(), Errno> {
         if self.local().is_some() {
-            return Err(EISCONN);
+            return if self.announced.swap(false, Ordering::AcqRel) { Ok(()) } else { Err(EISCONN) };
         }
         if self.is_tcp() && self.connect_inside(address)? {
-            return Ok(());
+            self.announced.store(nonblocking, Ordering::Release);
+            return if nonblocking { Err(EINPROGRESS) } else { Ok(()) };
         }
         let handle = self.handle()?;
         let wait = self.send_wait(nonblocking);
@@ -242,8 +292,8 @@ impl HostSocket {
         }
         let end = self.local.lock().take();
         if let Some(end) = end {
-            let unread = end.incoming.used() > 0;
-            end.outgoing.close_write(unread.then_some(ECONNRESET));
+            let resets = end.incoming.used() > 0 || self.lingers_not();
+            end.outgoing.close_write(resets.then_some(ECONNRESET));
             end.incoming.close_read();
             end.incoming.clear();
         }

@@ -19,7 +19,7 @@ mod transfer;
 use super::message::{Incoming, Outgoing, Wait, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
 use super::options::Options;
 use super::socket::{Socket, AF_INET, AF_INET6, AF_NETLINK, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
-use crate::errno::{Errno, EAFNOSUPPORT, EAGAIN, EBADF, EINVAL, ENOTTY, EPERM, EPIPE, EPROTONOSUPPORT, ESOCKTNOSUPPORT};
+use crate::errno::{Errno, EAFNOSUPPORT, EAGAIN, EBADF, EINVAL, ENOTTY, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT};
 use crate::fs::Events;
 use crate::host::{self, ReadyListener};
 use crate::ipc::links::{capable, CAP_NET_RAW};
@@ -67,6 +67,8 @@ pub struct HostSocket {
     options: Options,
     /// An error that getsockopt(SO_ERROR) or the next call tells once.
     error: AtomicI32,
+    /// A nonblocking connect inside the guest was answered EINPROGRESS; the next one learns that it is done.
+    announced: AtomicBool,
     listening: AtomicBool,
     backlog: AtomicU32,
     /// Connections from inside the guest that wait to be accepted.
@@ -98,6 +100,17 @@ pub fn open(domain: i32, kind: i32, protocol: i32) -> Result<Arc<dyn Socket>, Er
     Ok(socket)
 }
 
+/// Questions about interfaces may be asked of any socket (netdevice(7)).
+pub fn interface_ioctl(request: u32, argument: u64) -> SysResult {
+    if !matches!(request, 0x8910..=0x8970) {
+        return Err(ENOTTY);
+    }
+    let socket = HostSocket::new(AF_INET, SOCK_DGRAM, 0, NO_HANDLE);
+    let outcome = socket.host_ioctl(request, argument);
+    socket.close();
+    outcome
+}
+
 impl HostSocket {
     fn new(domain: i32, kind: i32, protocol: i32, handle: u32) -> Arc<Self> {
         let socket = Arc::new_cyclic(|myself| Self {
@@ -112,6 +125,7 @@ impl HostSocket {
             readiness: Arc::new(Readiness::default()),
             options: Options::default(),
             error: AtomicI32::new(0),
+            announced: AtomicBool::new(false),
             listening: AtomicBool::new(false),
             backlog: AtomicU32::new(0),
             pending: SpinLock::default(),
@@ -368,27 +382,13 @@ impl Socket for HostSocket {
         if let Some(error) = self.take_error() {
             return Err(error);
         }
-        let bytes = message.buffer.remaining();
-        match end.outgoing.send(message.buffer, None, &wait) {
-            // The first send behind the peer's close goes out and is answered with a reset; only the next one fails.
-            Err(EPIPE) if !end.outgoing.is_write_closed() && !end.reset.swap(true, Ordering::AcqRel) => {
-                message.buffer.advance(bytes);
-                Ok(bytes)
-            }
-            outcome => outcome,
-        }
+        end.send(message, &wait)
     }
 
     fn receive(&self, message: &mut Incoming<'_, '_>, nonblocking: bool) -> SysResult {
         let wait = self.receive_wait(nonblocking);
         let Some(end) = self.local() else { return self.receive_host(message, &wait) };
-        if message.flags & MSG_OOB != 0 {
-            return Err(EINVAL);
-        }
-        if message.flags & MSG_ERRQUEUE != 0 {
-            return Err(EAGAIN);
-        }
-        end.incoming.receive(message, &wait)
+        end.receive(message, &wait)
     }
 
     fn shutdown(&self, reading: bool, writing: bool) -> Result<(), Errno> {

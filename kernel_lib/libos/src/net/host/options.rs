@@ -37,6 +37,13 @@ impl HostSocket {
         request::set_option(self.handle()?, level, name, value)
     }
 
+    /// SO_LINGER with no time: a close resets the connection (socket(7)). Only known for sockets without a host socket.
+    pub(super) fn lingers_not(&self) -> bool {
+        let early = self.early.lock();
+        let linger = early.iter().find(|option| (option.level, option.name) == (SOL_SOCKET, 13));
+        linger.is_some_and(|option| option.value.first() == Some(&1) && option.value.get(4..8) == Some(&[0; 4]))
+    }
+
     /// What an accepted connection takes over from its listener, as far as it was set before the host socket was made.
     pub(super) fn inherit_options(&self, listener: &Self) {
         self.options.inherit(&listener.options);

@@ -27,8 +27,13 @@ pub fn close(handle: u32) {
     let _ = plain(&Request::new(Op::Close, handle, [0; 6]));
 }
 
+/// Where a buffer is; an empty one is nowhere.
+fn place(buffer: &[u8]) -> u64 {
+    if buffer.is_empty() { 0 } else { slice_address(buffer) }
+}
+
 fn control(handle: u32, verb: u16, first: u64, second: u64, buffer: &[u8]) -> Result<Answer, Errno> {
-    let args = [first, second, slice_address(buffer), buffer.len() as u64, 0, 0];
+    let args = [first, second, place(buffer), buffer.len() as u64, 0, 0];
     plain(&Request::new(Op::SocketControl, handle, args).with_flags(verb))
 }
 
@@ -41,12 +46,12 @@ pub fn connect(handle: u32, address: &[u8]) -> Result<(), Errno> {
 }
 
 pub fn listen(handle: u32, backlog: i32) -> Result<(), Errno> {
-    control(handle, socket::LISTEN, u64::from(backlog as u32), 0, &Vec::new()).map(drop)
+    control(handle, socket::LISTEN, u64::from(backlog as u32), 0, &[]).map(drop)
 }
 
 /// `how`: 0 reading, 1 writing, 2 both.
 pub fn shutdown(handle: u32, how: u64) -> Result<(), Errno> {
-    control(handle, socket::SHUTDOWN, how, 0, &Vec::new()).map(drop)
+    control(handle, socket::SHUTDOWN, how, 0, &[]).map(drop)
 }
 
 pub fn name(handle: u32, peer: bool) -> Result<Vec<u8>, Errno> {
@@ -79,7 +84,6 @@ pub fn accept(handle: u32) -> Result<(u32, Vec<u8>), Errno> {
 
 pub fn send(handle: u32, segments: &[Segment], flags: u32, address: Option<&[u8]>, control: &[u8]) -> Result<usize, Errno> {
     let address = address.map(<[u8]>::to_vec).unwrap_or_default();
-    let place = |bytes: &[u8]| if bytes.is_empty() { 0 } else { slice_address(bytes) };
     let args = [place(&address), address.len() as u64, place(control), control.len() as u64, 0, 0];
     host::call(&Request::new(Op::Send, handle, args).with_flags(flags as u16), segments).map(|answer| answer.value as usize)
 }
@@ -124,7 +128,7 @@ pub fn readiness(handle: u32) -> Result<u32, Errno> {
 
 /// `argument` goes in and comes back.
 pub fn ioctl(handle: u32, request: u32, argument: &mut Vec<u8>) -> Result<usize, Errno> {
-    let args = [u64::from(request), slice_address(argument), argument.len() as u64, 0, 0, 0];
+    let args = [u64::from(request), place(argument), argument.len() as u64, 0, 0, 0];
     let answer = plain(&Request::new(Op::Ioctl, handle, args))?;
     if request == SIOCGIFCONF {
         argument.truncate(answer.value as usize);

@@ -19,7 +19,7 @@ use super::message::{Ancillary, Incoming, Outgoing, Ucred, Wait, MSG_OOB};
 use super::options::{Options, SO_PASSCRED};
 use super::socket::{Socket, AF_UNIX, SOCK_DGRAM, SOCK_STREAM};
 use crate::errno::{
-    Errno, EAGAIN, ECONNREFUSED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, ENOTTY, EOPNOTSUPP, EPIPE, EPROTOTYPE, ETOOMANYREFS,
+    Errno, EAGAIN, ECONNREFUSED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, EOPNOTSUPP, EPIPE, EPROTOTYPE, ETOOMANYREFS,
 };
 use crate::fs::{Events, OpenFile};
 use crate::ipc::links::{capable, CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
@@ -534,7 +534,7 @@ impl Socket for UnixSocket {
                 None => self.inbox.next_bytes(),
             },
             SIOCOUTQ => self.channels().map_or(0, |(_, outgoing)| outgoing.used()),
-            _ => return Err(ENOTTY),
+            _ => return super::host::interface_ioctl(request, argument),
         };
         hal::user::write(argument, &(bytes as i32)).map(|()| 0)
     }
