@@ -11,7 +11,7 @@
 //! 0x0000_3000  IDT                             0x00c1_0000  event ring
 //! 0x0000_4000  boot PML4   0x5000 shared PDPT  0x00c4_0000  request slots
 //! 0x0000_6000  counters    0x8000 time page    0x00d0_0000  boot configuration (postcard), up to 3 MiB
-//! 0x0040_0000  vCPU areas, 64 KiB each         0x0100_0000  library OS image, then free memory
+//! 0x0040_0000  vCPU areas, 128 KiB each        0x0100_0000  library OS image, then free memory
 //! 0xc000_0000..0x1_0000_0000  no memory (local APIC at 0xfee0_0000); RAM goes on at 4 GiB
 //! 0x40_0000_0000  DAX window: host files, mapped
 //! ```
@@ -30,13 +30,11 @@ pub const COUNTERS: u64 = 0x6000;
 pub const TIME_PAGE: u64 = 0x8000;
 
 pub const CPU_AREAS: u64 = 0x40_0000;
-pub const CPU_AREA_SIZE: u64 = 0x1_0000;
-pub const MAX_VCPUS: usize = 64;
+pub const CPU_AREA_SIZE: u64 = 0x2_0000;
+pub const MAX_VCPUS: usize = 32;
 /// Offsets within a vCPU's area. The TSS page ends with the I/O permission bitmap.
 pub const CPU_TSS: u64 = 0;
 pub const CPU_DATA: u64 = 0x1000;
-/// KVM's paravirtual end-of-interrupt word of this vCPU (MSR_KVM_PV_EOI_EN): bit 0 set means that clearing it ends the interrupt.
-pub const CPU_PV_EOI: u64 = 0x1ff8;
 /// Tops of stacks: ring 0 (TSS.RSP0), interrupts (IST 1), and the ring-3 stacks on which exceptions and interrupts arrive.
 pub const CPU_RING0_TOP: u64 = 0x3000;
 pub const CPU_IST_TOP: u64 = 0x4000;
@@ -44,7 +42,9 @@ pub const CPU_EXCEPTION_TOP: u64 = 0x5000;
 pub const CPU_INTERRUPT_TOP: u64 = 0x6000;
 /// The SYSCALL entry stub of this vCPU (MSR_LSTAR).
 pub const CPU_SYSCALL_STUB: u64 = 0x6000;
-pub const CPU_BOOT_STACK_TOP: u64 = 0x1_0000;
+/// The same offsets once more from here on: where an interrupt lands that arrives while another's entry is not over (`entry.s`).
+pub const CPU_MIRROR: u64 = 0x8000;
+pub const CPU_BOOT_STACK_TOP: u64 = 0x2_0000;
 
 pub const DIRECT_MAP_PDS: u64 = 0x80_0000;
 

@@ -8,7 +8,8 @@ fn page() -> String {
          requests in the shared ring (at most 32 kinds), and a handful of ports.\n\n| # | request | arguments | what it does |\n|--:|---|---|---|\n",
     );
     for row in abi::request::TABLE {
-        writeln!(text, "| {} | `{}` | {} | {} |", row.op as u8, row.name, row.args.replace('|', "\\|"), row.doc.replace('|', "\\|")).unwrap();
+        writeln!(text, "| {} | `{}` | {} | {} |", row.op as u8, row.name, row.args.replace('|', "\\|"), row.doc.replace('|', "\\|"))
+            .unwrap();
     }
     text.push_str("\n| port | what it does |\n|---|---|\n");
     for (port, what) in [

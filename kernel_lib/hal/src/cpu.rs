@@ -236,6 +236,8 @@ fn prepare(cpu: usize) {
         p.id = cpu as u32;
         p.frames = frames;
         core::ptr::write(p.local.get(), Local { current: None, previous: None, root: None });
+        let mirror = &mut *((block + layout::CPU_MIRROR) as *mut PerCpu);
+        mirror.frames[3] = frame(addresses.interrupt_again, base + layout::CPU_MIRROR + layout::CPU_INTERRUPT_TOP);
     }
     entry::write_stub(base + layout::CPU_SYSCALL_STUB, block);
 }
@@ -397,15 +399,6 @@ pub(crate) fn answer_deferred() {
     }
 }
 
-/// Ends the interrupt: by the paravirtual word where the host set it (no exit), else at the local APIC.
-fn end_of_interrupt() {
-    // SAFETY: a word of this vCPU's own area, shared with the host only.
-    let word = unsafe { &*((area(id()) + layout::CPU_PV_EOI) as *const AtomicU32) };
-    if word.swap(0, Ordering::SeqCst) & 1 == 0 {
-        apic_write(APIC_EOI, 0);
-    }
-}
-
 /// Handles an interrupt. `frame_in_use`: an exception's frame still lies on the ring-0 stack, so INT 4 must wait.
 pub(crate) fn interrupt(number: u8, frame_in_use: bool) {
     let cpu = percpu();
@@ -421,7 +414,7 @@ pub(crate) fn interrupt(number: u8, frame_in_use: bool) {
         _ => cpu.pending.store(1, Ordering::SeqCst),
     }
     if number != vector::SPURIOUS {
-        end_of_interrupt();
+        apic_write(APIC_EOI, 0);
     }
 }
 

@@ -16,6 +16,7 @@ extern "C" {
     fn hal_entry_exception();
     fn hal_entry_page_fault();
     fn hal_entry_interrupt();
+    fn hal_entry_interrupt_again();
     fn hal_thread_start();
     fn hal_ring0_load_cr3();
     fn hal_ring0_reload();
@@ -36,6 +37,7 @@ pub(crate) struct Addresses {
     pub exception: u64,
     pub page_fault: u64,
     pub interrupt: u64,
+    pub interrupt_again: u64,
     pub thread_start: u64,
     pub load_cr3: u64,
     pub reload: u64,
@@ -53,6 +55,7 @@ pub(crate) fn addresses() -> Addresses {
         exception: address(hal_entry_exception),
         page_fault: address(hal_entry_page_fault),
         interrupt: address(hal_entry_interrupt),
+        interrupt_again: address(hal_entry_interrupt_again),
         thread_start: address(hal_thread_start),
         load_cr3: address(hal_ring0_load_cr3),
         reload: address(hal_ring0_reload),

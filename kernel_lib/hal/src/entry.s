@@ -1,7 +1,7 @@
 # The nanokernel (ring 0: a few instructions a path) and the library OS's entry and exit code (ring 3).
 #
 # Offsets within PerCpu (cpu.rs) and UserContext (context.rs) are spelled out here; both files say so.
-# A vCPU's area is 64 KiB aligned: +0x1000 PerCpu, stacks end at +0x3000 ring 0, +0x4000 IST 1, +0x5000 exceptions, +0x6000 interrupts.
+# A vCPU's area is 128 KiB aligned: +0x1000 PerCpu, stacks end at +0x3000 ring 0, +0x4000 IST 1, +0x5000 exceptions, +0x6000 interrupts.
 #
 # Ring 3 cannot switch interrupts off. So every place where an interrupt may find the library OS between two worlds is known by
 # address and put right by hal_entry_interrupt:
@@ -32,6 +32,11 @@
 .set CTX_RCX, 256 + 11*8
 .set CTX_RSP, 256 + 21*8
 .set CTX_SIZE, 256 + 24*8
+
+# IST 1 of the TSS as seen from PerCpu: its low 16 bits choose between the two interrupt stacks of the area.
+.set TSS_IST1, 0x24-0x1000
+.set IST_FIRST, 0x4000
+.set IST_MIRROR, 0xc000
 
 .set LIBOS_HIGH, 0x7f80        # bits 32..63 of LIBOS_BASE
 
@@ -264,6 +269,16 @@ hal_resume:
     iretq
 
 # ---- ring 3: interrupts ----
+
+# The paging-based KVM sometimes delivers one interrupt twice, the second time before the first instruction of its ring-3 handler. The
+# ring-0 gate therefore turns IST 1 to a mirror of the area before it leaves, and the handler turns it back when it has left its stack.
+# What arrives in between is such a twin: nothing to do, not even an end of interrupt.
+.globl hal_entry_interrupt_again
+hal_entry_interrupt_again:
+    mov PC_IRQ_RAX-0x5000(%rsp), %rax
+    lea 0x3000-40-0x5000(%rsp), %rsp
+    iretq
+
 # RSP = the vCPU's interrupt stack, RAX = vector; the hardware's frame lies at the top of the IST stack. No other interrupt comes
 # before the end of interrupt, which is signalled only when this stack is left.
 
@@ -309,6 +324,7 @@ hal_entry_interrupt:
     mov PC_STACK_TOP(%rbx), %rsp
     sub $CTX_SIZE, %rsp
     wrgsbase %rbx
+    movw $IST_FIRST, TSS_IST1(%rbx)
     mov PC_IRQ_VECTOR(%rbx), %rdi
     xor %esi, %esi
     call hal_interrupt
@@ -348,6 +364,7 @@ hal_entry_interrupt:
     push %r15
     SAVE_XMM
     wrgsbase %rbx
+    movw $IST_FIRST, TSS_IST1(%rbx)
     mov PC_IRQ_VECTOR(%rbx), %rdi
     xor %esi, %esi
     call hal_interrupt
@@ -383,6 +400,7 @@ hal_entry_interrupt:
     push %r15
     SAVE_XMM
     wrgsbase %rbx
+    movw $IST_FIRST, TSS_IST1(%rbx)
     mov PC_IRQ_VECTOR(%rbx), %rdi
     xor %esi, %esi
     lea hal_entry_page_fault(%rip), %rax
@@ -505,6 +523,7 @@ hal_gate_\vector:
 
 .macro IRQ vector
 hal_irq_\vector:
+    movw $IST_MIRROR, TSS_IST1+40-0x3000(%rsp)
     mov %rax, PC_IRQ_RAX+40-0x3000(%rsp)
     mov $\vector, %eax
     lea PC_FRAME_INTERRUPT+40-0x3000(%rsp), %rsp

@@ -290,13 +290,7 @@ impl PageTable {
     /// Maps pages where there are none: `next(address)` gives the page for each absent entry of `[start, end)` in turn; None ends it.
     /// What is there stays. Everything but `wanted` counts as mapped ahead of need. A leaf table that does not exist yet is filled
     /// before it is hung in: one store to a live directory instead of one per page. Gives the pages mapped; Err: no memory for tables.
-    pub fn fill(
-        &mut self,
-        start: u64,
-        end: u64,
-        wanted: u64,
-        mut next: impl FnMut(u64) -> Option<(Page, Rights)>,
-    ) -> Result<usize, ()> {
+    pub fn fill(&mut self, start: u64, end: u64, wanted: u64, mut next: impl FnMut(u64) -> Option<(Page, Rights)>) -> Result<usize, ()> {
         let mut address = start;
         let mut mapped = 0;
         while address < end {
@@ -358,7 +352,9 @@ impl PageTable {
                     return Err(());
                 };
                 // SAFETY: a whole fresh page of ours.
-                unsafe { *phys::pointer::<u64>(frame.address()).add(index(address, lower)) = child.address() | PRESENT | WRITE | USER | ACCESSED };
+                unsafe {
+                    *phys::pointer::<u64>(frame.address()).add(index(address, lower)) = child.address() | PRESENT | WRITE | USER | ACCESSED
+                };
                 self.root.tables.lock().push(child);
                 child = frame;
             }
@@ -457,7 +453,11 @@ impl PageTable {
         });
         child.resident.0 += added.0;
         child.resident.1 += added.1;
-        if failed { Err(()) } else { Ok(()) }
+        if failed {
+            Err(())
+        } else {
+            Ok(())
+        }
     }
 
     /// Calls `visit(address, entry)` for every leaf entry in use in `[start, end)`; tables that are absent are skipped whole.

@@ -23,8 +23,6 @@ const MSR_TSC: u32 = 0x10;
 const MSR_STAR: u32 = 0xc000_0081;
 const MSR_LSTAR: u32 = 0xc000_0082;
 const MSR_SFMASK: u32 = 0xc000_0084;
-/// KVM's paravirtual end of interrupt: guest-physical address of the word, bit 0 = on (Documentation/virt/kvm/x86/msr.rst).
-const MSR_KVM_PV_EOI_EN: u32 = 0x4b56_4d04;
 /// PE, MP, ET, NE, WP, AM, PG.
 const CR0: u64 = 0x8005_0033;
 const CR4_PAE: u64 = 1 << 5;
@@ -205,11 +203,6 @@ fn set_msrs(fd: &VcpuFd, start: &Start) -> Result<(), HostError> {
     let msrs = Msrs::from_entries(&msrs).map_err(|error| HostError::new(Kind::Kvm, format!("{error:?}")))?;
     if fd.set_msrs(&msrs).during(Kind::Kvm, "KVM_SET_MSRS")? != 3 {
         return Err(HostError::new(Kind::Kvm, "KVM_SET_MSRS refused the system-call registers"));
-    }
-    // Optional: ends of interrupts without an exit. A KVM without it refuses the register, and the guest finds the word never set.
-    let word = start.pv_eoi | 1;
-    if let Ok(msrs) = Msrs::from_entries(&[entry(MSR_KVM_PV_EOI_EN, word)]) {
-        let _ = fd.set_msrs(&msrs);
     }
     // The guest's time-stamp counter is the host's: by offset 0 where KVM can (5.16), else by writing the present value.
     let offset = 0u64;

@@ -36,8 +36,6 @@ pub struct Start {
     pub tss: (u64, u32, u16),
     pub gs_base: u64,
     pub syscall_entry: u64,
-    /// Guest-physical address of the paravirtual end-of-interrupt word.
-    pub pv_eoi: u64,
 }
 
 pub trait Machine: Send + Sync {

@@ -108,7 +108,6 @@ pub fn start(memory: &GuestMemory, vcpu: u32, ring0_entry: u64, ring3_entry: u64
         tss: (virtual_area + CPU_TSS, TSS_LIMIT as u32, tss_selector(vcpu)),
         gs_base: virtual_area + CPU_DATA,
         syscall_entry: virtual_area + CPU_SYSCALL_STUB,
-        pv_eoi: area(vcpu) + CPU_PV_EOI,
     })
 }
 
