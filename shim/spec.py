@@ -1,4 +1,4 @@
-"""What the shim changes in a container's config.json before the runtime sees it. Each change is said in the log.
+"""What the shim changes in a container's config.json before the runtime sees it.
 
 CRI gives the containers of a pod the pod's pid namespace unless it is told otherwise (crictl and critest do not, a
 kubelet does: `shareProcessNamespace` is off by default). Containers here are machines of their own: processes of one
@@ -8,6 +8,8 @@ pid namespace of its own, and containerd's log says so.
 
 from __future__ import annotations
 
+import os
+
 from runtime import fastjson
 from shim import log
 from shim.errors import InvalidArgumentError
@@ -16,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 
 
@@ -31,7 +34,25 @@ def read_config(bundle: str) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InvalidArgumentError(f"{bundle}/config.json: not an object")
     unshare_pids(config)
+    inherit_hostname(config, bundle)
     return config
+
+
+def inherit_hostname(config: dict[str, Any], bundle: str) -> None:
+    """A member of a pod joins the pod's UTS namespace and names no host itself: its machine takes the pod's name.
+
+    The pod's own bundle lies beside this one. Changes `config`.
+    """
+    annotations = config.get("annotations")
+    if config.get("hostname") or not isinstance(annotations, dict) or annotations.get(CONTAINER_TYPE) != "container":
+        return
+    try:
+        with open(f"{os.path.dirname(bundle)}/{annotations[SANDBOX_ID]}/config.json", "rb") as file:
+            pod = fastjson.loads(file.read())
+    except (OSError, KeyError, ValueError):
+        return
+    if isinstance(pod, dict):
+        config["hostname"] = pod.get("hostname") or os.uname().nodename  # none: the pod has the host's UTS namespace
 
 
 def unshare_pids(config: dict[str, Any]) -> None:

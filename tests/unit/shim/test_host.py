@@ -131,6 +131,17 @@ def test_members_of_a_pod_have_their_own_processes(tmp_path: Path, capfd: pytest
     assert capfd.readouterr().err.count("pid namespace") == 1
 
 
+def test_members_of_a_pod_have_its_name(tmp_path: Path) -> None:
+    annotations = {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "pod"}
+    for name, config in (("pod", {"hostname": "web-0"}), ("c1", {"annotations": annotations}), ("c2", {})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(json.dumps(config))
+    assert read_config(str(tmp_path / "c1"))["hostname"] == "web-0"
+    assert "hostname" not in read_config(str(tmp_path / "c2"))
+    (tmp_path / "pod" / "config.json").unlink()
+    assert "hostname" not in read_config(str(tmp_path / "c1"))
+
+
 @pytest.mark.parametrize("text", ["{", "[]", None])
 def test_a_config_that_cannot_be_read(tmp_path: Path, text: str | None) -> None:
     if text is not None:
