@@ -33,15 +33,17 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 
 
 class Containerd:
-    """A running containerd, and the `ctr` that came with it."""
+    """A running containerd, and the `ctr` that came with it. `config` has places for root, state and socket."""
 
-    def __init__(self, program: Path, litebox: Path, folder: Path, *, network: bool = False) -> None:
+    def __init__(
+        self, program: Path, litebox: Path, folder: Path, *, network: bool = False, config: str = CONFIG
+    ) -> None:
         self.program = program
         self.folder = folder
         self.socket = folder / "c.sock"
         self.state = folder / "state"
         self.config = folder / "config.toml"
-        self.config.write_text(CONFIG.format(root=folder / "root", state=self.state, socket=self.socket))
+        self.config.write_text(config.format(root=folder / "root", state=self.state, socket=self.socket))
         self.environment = os.environ | {"PATH": f"{litebox}:{program.parent}:{os.environ['PATH']}"}
         self._namespaces = ["--mount", "--net"] if network else ["--mount"]
         unshare = ["unshare", *self._namespaces, "--propagation", "private", "sleep", "infinity"]
@@ -167,9 +169,11 @@ class Containerd:
 
 
 @contextmanager
-def running(program: Path, litebox: Path, folder: Path, *, network: bool = False) -> Iterator[Containerd]:
+def running(
+    program: Path, litebox: Path, folder: Path, *, network: bool = False, config: str = CONFIG
+) -> Iterator[Containerd]:
     """A containerd, started, and ended with everything it started."""
-    daemon = Containerd(program, litebox, folder, network=network)
+    daemon = Containerd(program, litebox, folder, network=network, config=config)
     try:
         daemon.start()
         yield daemon
