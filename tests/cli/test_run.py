@@ -18,7 +18,7 @@ import pytest
 
 import bundles
 
-SECONDS = 60
+SECONDS = 30
 
 
 @pytest.fixture
