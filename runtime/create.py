@@ -143,6 +143,7 @@ def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
         "cgroups": groups.directories,
         "cgroups_made": manager.missing(groups),
         "resources": plan.resources,
+        "guest_memory": plan.memory,
         "rootless": lacking,
     }
     entry = store.claim(request.id, lambda old_entry, old_state: undo(old_entry, old_state, log))

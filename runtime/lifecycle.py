@@ -20,7 +20,7 @@ import os
 import time
 
 from runtime import vmm
-from runtime.errors import ExecFailed, HookFailed, HostError, LiteboxError, NotFound, VmmError, WrongState
+from runtime.errors import ExecFailed, HookFailed, HostError, LiteboxError, NotFound, Unsupported, VmmError, WrongState
 from runtime.store import CONTROL_SOCKET, Store, alive
 
 TYPE_CHECKING = False
@@ -393,12 +393,18 @@ class Container:
             self._expect("created", "running", "paused", doing="update")
             state = entry.read() or self._state
             merged = _merge(state["resources"], resources)
+            limits = plan_limits(merged)
+            if limits["memory"] > state["guest_memory"]:
+                raise Unsupported(
+                    f"linux.resources.memory.limit: found {limits['memory']}; allowed: at most {state['guest_memory']}, "
+                    "the RAM the micro-VM was made with (annotation dev.litebox.memory makes room for more)"
+                )
             groups = manager.Cgroups(state["cgroups"])
             manager.apply(
                 groups, manager.settings_for(groups, resources), may_lack=state["rootless"], log=self._runtime.log
             )
             with self._connect() as control:
-                control.request("update", limits=plan_limits(merged))
+                control.request("update", limits=limits)
             state["resources"] = merged
             entry.write(state)
             self._state = state

@@ -105,6 +105,9 @@ def launch(
                 _reset_signals(keyboard_ignored=not new_session)
                 if before_exec:
                     before_exec()
+                if "log" in plan and 2 not in inherited:
+                    # Whoever reads our caller's stderr to its end shall not have to wait for the container's.
+                    os.dup2(os.open("/dev/null", os.O_WRONLY), 2)
                 for fd in (plan_fd, *inherited):
                     os.set_inheritable(fd, True)
                 os.execve(vmm, ["litebox-vmm", "run", "--plan", str(plan_fd)], _ENVIRONMENT)

@@ -57,6 +57,8 @@ def _create(context: Context, parsed: Parsed, *, detached: bool) -> tuple[Contai
         return runtime.create(name, bundle, Stdio(0, 1, 2), new_session=detached, **common), None
     if socket:
         pty = terminals.Pty(process.get("consoleSize"))
+        if context.log.fd is None:
+            common["log_fd"] = os.open("/dev/null", os.O_WRONLY | os.O_CLOEXEC)
         try:
             container = runtime.create(
                 name, bundle, Stdio(pty.slave, pty.slave, pty.slave), controlling_terminal=pty.slave, **common

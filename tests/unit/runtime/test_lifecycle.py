@@ -125,6 +125,7 @@ def test_update_and_stats(litebox: Any, bundle: Bundle) -> None:
         str(bundle(changes={"linux": {"resources": {"memory": {"limit": 64 << 20}}}})),
         "c1",
     )
+    assert "dev.litebox.memory" in litebox("update", "--memory", "1g", "c1", ok=False).stderr
     litebox("update", "--memory", "128m", "--pids-limit", "50", "--cpu-quota", "50000", "--cpu-period", "100000", "c1")
     stats = json.loads(litebox("events", "--stats", "c1").stdout)
     assert (stats["type"], stats["id"]) == ("stats", "c1")
