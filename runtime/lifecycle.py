@@ -396,7 +396,8 @@ class Container:
             limits = plan_limits(merged)
             if limits["memory"] > state["guest_memory"]:
                 raise Unsupported(
-                    f"linux.resources.memory.limit: found {limits['memory']}; allowed: at most {state['guest_memory']}, "
+                    f"linux.resources.memory.limit: found {limits['memory']}; "
+                    f"allowed: at most {state['guest_memory']}, "
                     "the RAM the micro-VM was made with (annotation dev.litebox.memory makes room for more)"
                 )
             groups = manager.Cgroups(state["cgroups"])
