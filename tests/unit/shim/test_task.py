@@ -215,6 +215,15 @@ def test_pause_and_resume(bench: Bench) -> None:
     assert bench.names()[2:] == ["TaskPaused", "TaskResumed"]
 
 
+def test_a_stopped_container_has_a_pid_until_it_is_deleted(bench: Bench) -> None:
+    bench.create()
+    bench.start()
+    bench.machine.ended[""](0)
+    assert [found.pid for found in bench.service.pids(api.PidsRequest(id="c")).processes] == [4242]
+    bench.service.delete(api.DeleteRequest(id="c"))
+    assert code_of(lambda: bench.service.pids(api.PidsRequest(id="c"))) == Code.NOT_FOUND
+
+
 def test_codes(bench: Bench) -> None:
     service = bench.service
     assert code_of(lambda: service.kill(api.KillRequest(id="c"))) == Code.NOT_FOUND
