@@ -183,7 +183,7 @@ class TaskService:
         container = self._find(request.id)
         execs = {process.pid: process.exec_id for process in container.running_execs()}
         processes = []
-        # A stopped container still answers with its pid: a containerd that restarts takes a shim without any for leaked,
+        # A stopped container still answers with its pid: a containerd that restarts takes a shim without one for leaked
         # and would delete the container before anybody has asked for its exit code (shim_load.go, shouldCleanupShim).
         stopped = container.init.state == states.STOPPED
         for pid in [container.init.pid] if stopped else container.made.pids():
