@@ -163,6 +163,7 @@ def test_copy(docker: Docker, asleep: str, tmp_path: Path) -> None:
 
 def test_settings_reach_the_container(docker: Docker, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("of the host\n")
+    tmp_path.chmod(0o755)
     script = "id -u; hostname; cat /v/file; touch /x 2>/dev/null || echo readonly; echo $WORD; pwd"
     ran = docker.run(
         "--rm", "--network", "none", "--user", "65534", "--hostname", "there", "--volume", f"{tmp_path}:/v",
