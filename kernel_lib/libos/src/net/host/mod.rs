@@ -19,10 +19,11 @@ mod transfer;
 use super::message::{Incoming, Outgoing, Wait, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
 use super::options::Options;
 use super::socket::{Socket, AF_INET, AF_INET6, AF_NETLINK, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
-use crate::errno::{Errno, EAFNOSUPPORT, EAGAIN, EBADF, EINVAL, ENOTTY, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT};
+use crate::errno::{Errno, EACCES, EAFNOSUPPORT, EAGAIN, EBADF, EINVAL, ENOTTY, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT};
 use crate::fs::Events;
 use crate::host::{self, ReadyListener};
 use crate::ipc::links::{capable, CAP_NET_RAW};
+use linux_abi::capability::CAP_NET_BIND_SERVICE;
 use crate::sync::Mutex;
 use crate::wait::WaitQueue;
 use crate::SysResult;
@@ -32,6 +33,7 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use hal::sync::SpinLock;
+use address::Endpoint;
 use local::LocalEnd;
 use ready::Readiness;
 
@@ -98,6 +100,14 @@ pub fn open(domain: i32, kind: i32, protocol: i32) -> Result<Arc<dyn Socket>, Er
         socket.handle()?;
     }
     Ok(socket)
+}
+
+/// The first port that needs no capability.
+fn first_free_port() -> u16 {
+    const DEFAULT: u16 = 1024;
+    let Some(container) = crate::boot::container() else { return DEFAULT };
+    let setting = container.spec.sysctl.iter().find(|(name, _)| name == "net.ipv4.ip_unprivileged_port_start");
+    setting.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(DEFAULT)
 }
 
 /// Questions about interfaces may be asked of any socket (netdevice(7)).
@@ -346,6 +356,11 @@ impl Socket for HostSocket {
     fn bind(&self, address: &[u8]) -> Result<(), Errno> {
         if self.local().is_some() {
             return Err(EINVAL);
+        }
+        // The host's process may bind any port: whether the guest's may is decided here (ip(7), ip_unprivileged_port_start).
+        let port = Endpoint::parse(address).map_or(0, |endpoint| endpoint.port);
+        if port != 0 && port < first_free_port() && !capable(CAP_NET_BIND_SERVICE) {
+            return Err(EACCES);
         }
         request::bind(self.handle()?, address)
     }
