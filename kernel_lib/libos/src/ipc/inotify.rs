@@ -45,7 +45,11 @@ struct Record {
 impl Record {
     /// Bytes of the name's field: NUL-terminated and padded so that the next record is aligned.
     fn name_bytes(&self) -> usize {
-        if self.name.is_empty() { 0 } else { (self.name.len() + 1).next_multiple_of(HEADER) }
+        if self.name.is_empty() {
+            0
+        } else {
+            (self.name.len() + 1).next_multiple_of(HEADER)
+        }
     }
 
     fn encode(&self) -> Vec<u8> {
@@ -189,7 +193,11 @@ impl FileOps for Inotify {
     }
 
     fn poll(&self, _file: &OpenFile) -> Events {
-        if self.state.lock().records.is_empty() { Events::default() } else { Events::IN | Events::RDNORM }
+        if self.state.lock().records.is_empty() {
+            Events::default()
+        } else {
+            Events::IN | Events::RDNORM
+        }
     }
 
     fn poll_queue(&self, _file: &OpenFile) -> Option<&WaitQueue> {

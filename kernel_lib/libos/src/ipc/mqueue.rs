@@ -91,7 +91,11 @@ impl Queue {
             self.mode
         };
         let override_all = credentials.capable(linux_abi::capability::CAP_DAC_OVERRIDE);
-        if wanted & !class != 0 && !override_all { Err(EACCES) } else { Ok(()) }
+        if wanted & !class != 0 && !override_all {
+            Err(EACCES)
+        } else {
+            Ok(())
+        }
     }
 }
 

@@ -147,7 +147,11 @@ impl FileOps for SignalFd {
         // Looked at from an expiry or another process's wake-up there is no telling whose signals count.
         let Some(task) = sched::try_current() else { return Events::default() };
         let pending = task.signals.pending().union(task.process.signals.pending());
-        if pending.and(self.mask()).is_empty() { Events::default() } else { Events::IN | Events::RDNORM }
+        if pending.and(self.mask()).is_empty() {
+            Events::default()
+        } else {
+            Events::IN | Events::RDNORM
+        }
     }
 
     fn poll_queue(&self, _file: &OpenFile) -> Option<&WaitQueue> {

@@ -139,7 +139,11 @@ impl FileOps for TimerFd {
     }
 
     fn poll(&self, _file: &OpenFile) -> Events {
-        if self.state.lock().fired { Events::IN | Events::RDNORM } else { Events::default() }
+        if self.state.lock().fired {
+            Events::IN | Events::RDNORM
+        } else {
+            Events::default()
+        }
     }
 
     fn poll_queue(&self, _file: &OpenFile) -> Option<&WaitQueue> {

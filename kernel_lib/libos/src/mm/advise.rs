@@ -106,7 +106,11 @@ impl AddressSpace {
     }
 
     fn covered(&self, start: u64, end: u64) -> Result<(), Errno> {
-        if self.inner.lock().map.is_covered(start, end) { Ok(()) } else { Err(ENOMEM) }
+        if self.inner.lock().map.is_covered(start, end) {
+            Ok(())
+        } else {
+            Err(ENOMEM)
+        }
     }
 
     fn change_flags(&self, start: u64, end: u64, advice: i32, set: Flags, clear: Flags) -> Result<(), Errno> {
@@ -120,7 +124,11 @@ impl AddressSpace {
                 return Err(EINVAL);
             }
             inner.map.edit(start, end, |vma| vma.flags = vma.flags.with(set).without(clear));
-            if inner.map.is_covered(start, end) { Ok(()) } else { Err(ENOMEM) }
+            if inner.map.is_covered(start, end) {
+                Ok(())
+            } else {
+                Err(ENOMEM)
+            }
         })
     }
 
@@ -146,7 +154,11 @@ impl AddressSpace {
             if refused {
                 return Err(EINVAL);
             }
-            if covered < end { Err(ENOMEM) } else { Ok(()) }
+            if covered < end {
+                Err(ENOMEM)
+            } else {
+                Ok(())
+            }
         })
     }
 
@@ -177,7 +189,11 @@ impl AddressSpace {
         for part in parts {
             part.pages.punch_hole(part.start, part.end)?;
         }
-        if covered { Ok(()) } else { Err(ENOMEM) }
+        if covered {
+            Ok(())
+        } else {
+            Err(ENOMEM)
+        }
     }
 
     fn populate_strictly(&self, start: u64, end: u64, write: bool) -> Result<(), Errno> {
@@ -230,7 +246,11 @@ impl AddressSpace {
         for part in parts {
             part.pages.sync(part.start, part.end)?;
         }
-        if covered { Ok(()) } else { Err(ENOMEM) }
+        if covered {
+            Ok(())
+        } else {
+            Err(ENOMEM)
+        }
     }
 
     /// mlock(2), mlock2(2) and munlock(2). Everything is resident once touched; locking populates and counts.
@@ -257,7 +277,11 @@ impl AddressSpace {
                 }
             }
             set_locked(inner, start, end, on, on_fault);
-            if inner.map.is_covered(start, end) { Ok(()) } else { Err(ENOMEM) }
+            if inner.map.is_covered(start, end) {
+                Ok(())
+            } else {
+                Err(ENOMEM)
+            }
         })?;
         if on && !on_fault {
             reclaim::prepare((end - start) / PAGE_SIZE);

@@ -72,7 +72,11 @@ impl Header {
             && header.machine == EM_X86_64
             && header.program_header_bytes as usize == PROGRAM_HEADER_BYTES
             && (1..=MOST_HEADERS).contains(&(header.program_header_count as usize));
-        if good { Ok(header) } else { Err(Flaw::NotForUs) }
+        if good {
+            Ok(header)
+        } else {
+            Err(Flaw::NotForUs)
+        }
     }
 
     /// Bytes of the program-header table.
@@ -162,7 +166,9 @@ impl Program {
 fn segment(entry: &ProgramHeader) -> Option<Segment> {
     let within = entry.address % PAGE_SIZE;
     let end = entry.address.checked_add(entry.memory_bytes).filter(|&end| end <= LIBOS_BASE)?;
-    let good = entry.file_bytes <= entry.memory_bytes && entry.offset % PAGE_SIZE == within && entry.offset.checked_add(entry.file_bytes).is_some();
+    let good = entry.file_bytes <= entry.memory_bytes
+        && entry.offset % PAGE_SIZE == within
+        && entry.offset.checked_add(entry.file_bytes).is_some();
     good.then_some(Segment {
         start: entry.address - within,
         offset: entry.offset - within,

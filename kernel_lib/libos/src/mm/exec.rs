@@ -76,7 +76,11 @@ pub fn load(image: &Image<'_>) -> Result<(Arc<AddressSpace>, UserContext), Errno
 
     let random = |index: usize, pages: u64| {
         let bytes: [u8; 8] = image.random[16 + index * 8..24 + index * 8].try_into().unwrap_or_default();
-        if image.fixed_addresses { 0 } else { u64::from_le_bytes(bytes) % pages * PAGE_SIZE }
+        if image.fixed_addresses {
+            0
+        } else {
+            u64::from_le_bytes(bytes) % pages * PAGE_SIZE
+        }
     };
     let stack_top = LIBOS_BASE - PAGE_SIZE - random(0, STACK_RANDOM);
     let stack_room = image.stack_limit.clamp(STACK_ROOM_MIN, STACK_ROOM_MAX) + STACK_GAP;

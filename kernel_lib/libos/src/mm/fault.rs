@@ -350,9 +350,18 @@ fn upgrade(inner: &mut Inner, address: u64) -> Step {
     let Some(vma) = inner.map.find(address) else { return Step::End(FaultResult::Segv(1)) };
     let (start, end, rights) = ((address & !(TABLE - 1)).max(vma.start), ((address & !(TABLE - 1)) + TABLE).min(vma.end), vma.rights);
     let mut nothing_lost = hal::paging::Flush::new();
-    inner.table.protect(start, end, &mut nothing_lost, |_, entry| {
-        if entry.ram && entry.references == 1 { page_rights(rights) } else { entry.rights }
-    });
+    inner.table.protect(
+        start,
+        end,
+        &mut nothing_lost,
+        |_, entry| {
+            if entry.ram && entry.references == 1 {
+                page_rights(rights)
+            } else {
+                entry.rights
+            }
+        },
+    );
     inner.table.flush(nothing_lost);
     Step::End(FaultResult::Done)
 }

@@ -136,5 +136,9 @@ impl AddressSpace {
 }
 
 fn finish(pinned: Pinned, error: Errno) -> Result<Pinned, Errno> {
-    if pinned.segments.is_empty() { Err(error) } else { Ok(pinned) }
+    if pinned.segments.is_empty() {
+        Err(error)
+    } else {
+        Ok(pinned)
+    }
 }

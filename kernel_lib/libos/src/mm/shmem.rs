@@ -116,8 +116,7 @@ pub struct SharedMemory {
 impl SharedMemory {
     /// `name`, `identity`: what /proc/PID/maps shows, such as "/dev/zero (deleted)".
     pub fn new(name: String, identity: (u64, u64), quota: Option<Arc<Quota>>) -> Arc<Self> {
-        let state =
-            State { chunks: BTreeMap::new(), size: 0, present: 0, seals: F_SEAL_SEAL, writable_mappings: 0, version: 0 };
+        let state = State { chunks: BTreeMap::new(), size: 0, present: 0, seals: F_SEAL_SEAL, writable_mappings: 0, version: 0 };
         Arc::new(Self { state: SpinLock::new(state), name, identity, quota })
     }
 

@@ -81,14 +81,22 @@ impl Segment {
         } else {
             owner.mode
         };
-        if wanted & !class & 7 != 0 && credentials.effective & CAP_IPC_OWNER == 0 { Err(EACCES) } else { Ok(()) }
+        if wanted & !class & 7 != 0 && credentials.effective & CAP_IPC_OWNER == 0 {
+            Err(EACCES)
+        } else {
+            Ok(())
+        }
     }
 
     /// IPC_SET and IPC_RMID are for owner and creator.
     fn check_owner(&self, credentials: &Credentials) -> Result<(), Errno> {
         let owner = *self.owner.lock();
         let own = credentials.euid == owner.uid || credentials.euid == owner.creator_uid;
-        if own || credentials.effective & CAP_SYS_ADMIN != 0 { Ok(()) } else { Err(EPERM) }
+        if own || credentials.effective & CAP_SYS_ADMIN != 0 {
+            Ok(())
+        } else {
+            Err(EPERM)
+        }
     }
 
     fn status(&self) -> ShmStatus {
@@ -352,10 +360,23 @@ pub fn report() -> String {
         let p = s.permissions;
         text += &format!(
             "{:10} {:10} {:4o} {:21} {:5} {:5} {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10} {:21} {:21}\n",
-            p.key, segment.id, p.mode, s.bytes, s.creator_pid, s.last_pid, s.attach_count, p.uid, p.gid, p.creator_uid, p.creator_gid,
-            s.attached, s.detached, s.changed, segment.memory.present() * PAGE_SIZE, 0
+            p.key,
+            segment.id,
+            p.mode,
+            s.bytes,
+            s.creator_pid,
+            s.last_pid,
+            s.attach_count,
+            p.uid,
+            p.gid,
+            p.creator_uid,
+            p.creator_gid,
+            s.attached,
+            s.detached,
+            s.changed,
+            segment.memory.present() * PAGE_SIZE,
+            0
         );
     }
     text
 }
-

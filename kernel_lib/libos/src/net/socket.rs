@@ -124,4 +124,3 @@ impl FileOps for SocketFile {
         self
     }
 }
-

@@ -98,7 +98,11 @@ fn mmap(call: &mut Call<'_>) -> SysResult {
 
 fn mappable(call: &Call<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
     let file = call.task.files().get(fd)?;
-    if file.flags() & O_PATH != 0 { Err(EBADF) } else { Ok(file) }
+    if file.flags() & O_PATH != 0 {
+        Err(EBADF)
+    } else {
+        Ok(file)
+    }
 }
 
 fn anonymous_source(flags: u32, bytes: u64) -> Result<Source, Errno> {
@@ -288,7 +292,11 @@ fn check_policy(mode: u32, mask: u64, most: u64) -> Result<(), Errno> {
     let takes_nodes = !matches!(mode & !MPOL_MODE_FLAGS, 0 | 4);
     // MPOL_PREFERRED (1) without nodes means local.
     let good = if takes_nodes { nodes == 1 || (mode & !MPOL_MODE_FLAGS == 1 && nodes == 0) } else { nodes == 0 };
-    if good { Ok(()) } else { Err(EINVAL) }
+    if good {
+        Ok(())
+    } else {
+        Err(EINVAL)
+    }
 }
 
 /// set_mempolicy(2).

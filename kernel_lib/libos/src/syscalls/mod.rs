@@ -3,30 +3,30 @@
 //! Each family file has a `CALLS` array; [`TABLE`] is put together from them at compile time. `docs/compatibility.md` is generated from it.
 
 mod attributes;
-mod descriptor;
-mod directory;
 mod control;
 mod credentials;
+mod descriptor;
+mod directory;
 mod event;
-mod ipc;
 mod futex;
+mod ipc;
 mod memory;
 mod mounting;
+mod notify;
 mod open;
 mod paths;
-mod notify;
 mod pipe;
 mod poll;
-mod read_write;
 mod process;
+mod read_write;
 mod signal;
 mod socket;
 mod system;
 mod sysv_memory;
-mod transfer;
-mod xattr;
 mod thread;
 mod time;
+mod transfer;
+mod xattr;
 
 use crate::errno::ENOSYS;
 use crate::process::Task;

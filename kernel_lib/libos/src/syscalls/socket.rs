@@ -7,9 +7,7 @@ use crate::fs::file::{O_CLOEXEC, O_NONBLOCK};
 use crate::fs::OpenFile;
 use crate::io::IoBuffer;
 use crate::ipc::links::{capable, CAP_SETGID, CAP_SETUID, CAP_SYS_ADMIN};
-use crate::net::message::{
-    Incoming, Outgoing, Ucred, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE,
-};
+use crate::net::message::{Incoming, Outgoing, Ucred, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE};
 use crate::net::options::SOL_SOCKET;
 use crate::net::socket::{self, Socket, SocketFile, AF_UNIX, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
 use crate::net::unix::UnixSocket;
@@ -287,7 +285,11 @@ fn check_credentials(call: &Call<'_>, claimed: &Ucred) -> Result<(), Errno> {
     let pid = claimed.pid == call.task.process.pid || capable(CAP_SYS_ADMIN);
     let uid = [own.uid, own.euid, own.suid].contains(&claimed.uid) || capable(CAP_SETUID);
     let gid = [own.gid, own.egid, own.sgid].contains(&claimed.gid) || capable(CAP_SETGID);
-    if pid && uid && gid { Ok(()) } else { Err(EPERM) }
+    if pid && uid && gid {
+        Ok(())
+    } else {
+        Err(EPERM)
+    }
 }
 
 fn send_one(call: &Call<'_>, target: &Handle, at: u64, flags: u32) -> SysResult {
@@ -436,7 +438,8 @@ fn recvmmsg(call: &mut Call<'_>) -> SysResult {
     let mut count = 0;
     while count < most {
         let at = call.args[1] + count * MANY_BYTES;
-        let got = receive_one(call, &target, at, flags & !MSG_WAITFORONE).and_then(|got| hal::user::write(at + MANY_COUNT_AT, &(got as u32)));
+        let got =
+            receive_one(call, &target, at, flags & !MSG_WAITFORONE).and_then(|got| hal::user::write(at + MANY_COUNT_AT, &(got as u32)));
         match got {
             Ok(()) => count += 1,
             Err(error) if count == 0 => return Err(error),

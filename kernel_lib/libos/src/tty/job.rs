@@ -52,7 +52,11 @@ impl Terminal {
     }
 
     pub(super) fn check_foreground_write(&self) -> Result<(), Errno> {
-        if self.core.lock().settings.local(TOSTOP) { self.check_background(SIGTTOU) } else { Ok(()) }
+        if self.core.lock().settings.local(TOSTOP) {
+            self.check_background(SIGTTOU)
+        } else {
+            Ok(())
+        }
     }
 
     /// Before an ioctl that changes the terminal.

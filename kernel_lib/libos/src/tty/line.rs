@@ -6,9 +6,9 @@
 //! - `ends` counts the cells marked [`END`].
 
 use super::termios::{
-    Termios, ECHO, ECHOCTL, ECHOE, ECHOK, ECHOKE, ECHONL, ECHOPRT, EXTPROC, ICANON, ICRNL, IEXTEN, IGNCR, INLCR, ISIG, ISTRIP, IUCLC, IUTF8,
-    IXANY, IXON, NOFLSH, OCRNL, OLCUC, ONLCR, ONLRET, ONOCR, OPOST, PARMRK, TABDLY, VEOF, VEOL, VEOL2, VERASE, VINTR, VKILL, VLNEXT, VQUIT,
-    VREPRINT, VSTART, VSTOP, VSUSP, VWERASE,
+    Termios, ECHO, ECHOCTL, ECHOE, ECHOK, ECHOKE, ECHONL, ECHOPRT, EXTPROC, ICANON, ICRNL, IEXTEN, IGNCR, INLCR, ISIG, ISTRIP, IUCLC,
+    IUTF8, IXANY, IXON, NOFLSH, OCRNL, OLCUC, ONLCR, ONLRET, ONOCR, OPOST, PARMRK, TABDLY, VEOF, VEOL, VEOL2, VERASE, VINTR, VKILL, VLNEXT,
+    VQUIT, VREPRINT, VSTART, VSTOP, VSUSP, VWERASE,
 };
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -62,7 +62,11 @@ fn is_continuation(byte: u8, settings: &Termios) -> bool {
 impl Line {
     /// Bytes that can be read now: whole lines with ICANON, else anything.
     pub fn readable(&self, settings: &Termios) -> bool {
-        if settings.local(ICANON) { self.ends > 0 } else { !self.cells.is_empty() }
+        if settings.local(ICANON) {
+            self.ends > 0
+        } else {
+            !self.cells.is_empty()
+        }
     }
 
     /// FIONREAD.
@@ -309,7 +313,8 @@ impl Line {
             return;
         }
         let echoes = settings.local(ECHO);
-        let (word, kill) = (settings.is(VWERASE, byte) && !settings.is(VERASE, byte), settings.is(VKILL, byte) && !settings.is(VERASE, byte));
+        let (word, kill) =
+            (settings.is(VWERASE, byte) && !settings.is(VERASE, byte), settings.is(VKILL, byte) && !settings.is(VERASE, byte));
         if kill {
             if !echoes {
                 self.cells.truncate(self.canon);

@@ -42,7 +42,11 @@ static TERMINALS: SpinLock<BTreeMap<u32, Entry>> = SpinLock::new(BTreeMap::new()
 /// For devpts: index, (uid, gid) and creation time (realtime, ns) of every slave.
 pub fn list() -> Vec<(u32, (u32, u32), u64)> {
     let terminals = TERMINALS.lock();
-    terminals.iter().filter(|(_, entry)| entry.terminal.strong_count() > 0).map(|(&index, entry)| (index, entry.owner, entry.created)).collect()
+    terminals
+        .iter()
+        .filter(|(_, entry)| entry.terminal.strong_count() > 0)
+        .map(|(&index, entry)| (index, entry.owner, entry.created))
+        .collect()
 }
 
 /// For devpts: whether /dev/pts/`index` is there.

@@ -156,8 +156,7 @@ impl Core {
         // As n_tty's set_termios tells a master in packet mode.
         let plain = |of: &Termios| of.input(IXON) && of.cc[VSTOP] == 0o23 && of.cc[VSTART] == 0o21;
         if plain(&old) != plain(&settings) {
-            let (clear, set) =
-                if plain(&settings) { (PACKET_NO_STOP, PACKET_DO_STOP) } else { (PACKET_DO_STOP, PACKET_NO_STOP) };
+            let (clear, set) = if plain(&settings) { (PACKET_NO_STOP, PACKET_DO_STOP) } else { (PACKET_DO_STOP, PACKET_NO_STOP) };
             self.packet_status &= !clear;
             self.report(set);
         }

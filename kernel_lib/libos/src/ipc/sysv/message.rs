@@ -70,15 +70,8 @@ static QUEUES: Table<Queue> = Table::new(MAX_QUEUES);
 
 pub fn get(key: i32, flags: u32) -> SysResult {
     let make = |common| {
-        let state = State {
-            messages: VecDeque::new(),
-            bytes: 0,
-            most_bytes: MAX_BYTES,
-            sent: 0,
-            received: 0,
-            last_sender: 0,
-            last_receiver: 0,
-        };
+        let state =
+            State { messages: VecDeque::new(), bytes: 0, most_bytes: MAX_BYTES, sent: 0, received: 0, last_sender: 0, last_receiver: 0 };
         Ok(Queue { common, state: SpinLock::new(state), queue: WaitQueue::new() })
     };
     QUEUES.get(key, flags, |_| Ok(()), make).map(|id| id as usize)
@@ -136,7 +129,11 @@ fn choose(state: &State, wanted: i64, flags: u32) -> Option<usize> {
         _ => {
             let limit = wanted.checked_neg().unwrap_or(i64::MAX);
             // The first message of the lowest type.
-            messages.into_iter().filter(|(_, message)| message.kind <= limit).min_by_key(|(_, message)| message.kind).map(|(index, _)| index)
+            messages
+                .into_iter()
+                .filter(|(_, message)| message.kind <= limit)
+                .min_by_key(|(_, message)| message.kind)
+                .map(|(index, _)| index)
         }
     }
 }

@@ -77,7 +77,11 @@ impl Common {
         } else {
             owner.mode
         };
-        if wanted & !class & 7 != 0 && !credentials.capable(CAP_IPC_OWNER) { Err(EACCES) } else { Ok(()) }
+        if wanted & !class & 7 != 0 && !credentials.capable(CAP_IPC_OWNER) {
+            Err(EACCES)
+        } else {
+            Ok(())
+        }
     }
 
     /// IPC_SET and IPC_RMID are for owner and creator.
@@ -85,7 +89,11 @@ impl Common {
         let task = sched::current();
         let credentials = task.credentials();
         let own = [self.owner.lock().uid, self.creator.0].contains(&credentials.euid);
-        if own || credentials.capable(CAP_SYS_ADMIN) { Ok(()) } else { Err(EPERM) }
+        if own || credentials.capable(CAP_SYS_ADMIN) {
+            Ok(())
+        } else {
+            Err(EPERM)
+        }
     }
 
     pub fn permissions(&self) -> IpcPermissions {
@@ -138,7 +146,8 @@ impl<T: Object> Table<T> {
         make: impl FnOnce(Common) -> Result<T, Errno>,
     ) -> Result<i32, Errno> {
         let credentials = sched::current().credentials();
-        let known = if key == IPC_PRIVATE { None } else { self.entries.lock().by_id.values().find(|object| object.common().key == key).cloned() };
+        let known =
+            if key == IPC_PRIVATE { None } else { self.entries.lock().by_id.values().find(|object| object.common().key == key).cloned() };
         if let Some(object) = known {
             if flags & (IPC_CREAT | IPC_EXCL) == IPC_CREAT | IPC_EXCL {
                 return Err(EEXIST);

@@ -92,7 +92,11 @@ static UNDONE: AtomicBool = AtomicBool::new(false);
 enum Attempt {
     Done,
     /// It would have to wait for this semaphore; to become zero, or to grow.
-    Wait { number: usize, zero: bool, nowait: bool },
+    Wait {
+        number: usize,
+        zero: bool,
+        nowait: bool,
+    },
 }
 
 pub fn get(key: i32, count: i32, flags: u32) -> SysResult {
@@ -181,7 +185,8 @@ pub fn operate(id: i32, address: u64, count: usize, deadline: Option<u64>) -> Sy
         let ready = || {
             let state = set.state.lock();
             let semaphore = state.semaphores.get(number)?;
-            let wanted = operations.iter().filter(|operation| usize::from(operation.number) == number).map(|operation| i32::from(operation.change));
+            let wanted =
+                operations.iter().filter(|operation| usize::from(operation.number) == number).map(|operation| i32::from(operation.change));
             let might = if zero { semaphore.value == 0 } else { wanted.min().is_none_or(|change| semaphore.value + change >= 0) };
             (might || set.common.is_removed()).then_some(())
         };

@@ -166,4 +166,3 @@ impl FilePatches {
 fn is_jump_before(bytes: &[u8], behind: usize) -> bool {
     behind.checked_sub(7).is_some_and(|at| bytes[at] == 0xe9)
 }
-

@@ -45,7 +45,8 @@ pub fn examine(page: &[u8], behind: usize, number: u64) -> Option<Site> {
         return None;
     }
     if let Some(start) = at.checked_sub(5) {
-        let loads = page[start] == MOV_EAX && u64::from(u32::from_le_bytes([page[start + 1], page[start + 2], page[start + 3], page[start + 4]])) == number;
+        let loads = page[start] == MOV_EAX
+            && u64::from(u32::from_le_bytes([page[start + 1], page[start + 2], page[start + 3], page[start + 4]])) == number;
         // A REX prefix would make it `mov $imm,%r8d`.
         let prefixed = start > 0 && page[start - 1] & 0xf0 == 0x40;
         if loads && !prefixed {
@@ -62,7 +63,8 @@ fn find_hole(page: &[u8], from: usize) -> Option<usize> {
     let mut at = from;
     while at < reach {
         let length = instruction_length(&page[at..])?;
-        let ends = matches!(page[at], RET | JMP_NEAR | JMP_SHORT) || page[at..].starts_with(&[0xf3, RET]) || page[at..].starts_with(&[0x0f, 0x0b]);
+        let ends =
+            matches!(page[at], RET | JMP_NEAR | JMP_SHORT) || page[at..].starts_with(&[0xf3, RET]) || page[at..].starts_with(&[0x0f, 0x0b]);
         at += length;
         if !ends {
             continue;
@@ -90,7 +92,9 @@ fn padding_instruction(code: &[u8]) -> Option<usize> {
     match *code.get(prefixes)? {
         INT3 if prefixes == 0 => Some(1),
         0x90 => Some(prefixes + 1),
-        0x0f if code.get(prefixes + 1) == Some(&0x1f) => Some(prefixes + 2 + modrm_length(code.get(prefixes + 2..)?)?).filter(|&n| n <= code.len()),
+        0x0f if code.get(prefixes + 1) == Some(&0x1f) => {
+            Some(prefixes + 2 + modrm_length(code.get(prefixes + 2..)?)?).filter(|&n| n <= code.len())
+        }
         _ => None,
     }
 }
@@ -142,7 +146,9 @@ pub fn instruction_length(code: &[u8]) -> Option<usize> {
             match second {
                 0x05 | 0x0b | 0x31 | 0xa2 => Some(at),
                 0x80..=0x8f => Some(at + 4),
-                0x10..=0x17 | 0x1e | 0x1f | 0x28..=0x2f | 0x40..=0x4f | 0x54..=0x5f | 0x6e | 0x6f | 0x7e | 0x7f | 0x90..=0x9f => with_modrm(0),
+                0x10..=0x17 | 0x1e | 0x1f | 0x28..=0x2f | 0x40..=0x4f | 0x54..=0x5f | 0x6e | 0x6f | 0x7e | 0x7f | 0x90..=0x9f => {
+                    with_modrm(0)
+                }
                 0xa3 | 0xab | 0xae | 0xaf | 0xb0 | 0xb1 | 0xb3 | 0xb6..=0xb8 | 0xbb..=0xbf | 0xc0 | 0xc1 | 0xd6 | 0xef => with_modrm(0),
                 0xba | 0xc2 | 0xc6 => with_modrm(1),
                 0xc8..=0xcf => Some(at),
@@ -270,8 +276,8 @@ mod tests {
     fn a_hole_lies_behind_a_return_only() {
         // xor %eax,%eax; syscall; cmp $-4096,%rax; ja +8; ret; nopl 0(%rax) (4 bytes); mov ..; ret; nopw (10 bytes)
         let code = [
-            0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, 0x05, 0xc3, 0x0f, 0x1f, 0x40, 0x00, 0x48, 0x8b, 0x15, 1, 2, 3, 4, 0xf7,
-            0xd8, 0x64, 0x89, 0x02, 0x48, 0x83, 0xc8, 0xff, 0xc3, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0, 0x55,
+            0x31, 0xc0, 0x0f, 0x05, 0x48, 0x3d, 0x00, 0xf0, 0xff, 0xff, 0x77, 0x05, 0xc3, 0x0f, 0x1f, 0x40, 0x00, 0x48, 0x8b, 0x15, 1, 2,
+            3, 4, 0xf7, 0xd8, 0x64, 0x89, 0x02, 0x48, 0x83, 0xc8, 0xff, 0xc3, 0x66, 0x2e, 0x0f, 0x1f, 0x84, 0, 0, 0, 0, 0, 0x55,
         ];
         assert_eq!(examine(&page(&code), 4, 0), Some(Site::Hole { at: 2, hole: 34 }));
         // mov %rax,%rbx ends in the byte of a ret; the padding behind it runs.

@@ -23,17 +23,17 @@ use crate::errno::{Errno, EACCES, EAFNOSUPPORT, EAGAIN, EBADF, EINVAL, ENOTTY, E
 use crate::fs::Events;
 use crate::host::{self, ReadyListener};
 use crate::ipc::links::{capable, CAP_NET_RAW};
-use linux_abi::capability::CAP_NET_BIND_SERVICE;
 use crate::sync::Mutex;
 use crate::wait::WaitQueue;
 use crate::SysResult;
+use address::Endpoint;
 use alloc::collections::VecDeque;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use hal::sync::SpinLock;
-use address::Endpoint;
+use linux_abi::capability::CAP_NET_BIND_SERVICE;
 use local::LocalEnd;
 use ready::Readiness;
 

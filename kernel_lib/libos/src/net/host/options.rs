@@ -103,7 +103,9 @@ impl HostSocket {
         match (level, name) {
             (SOL_SOCKET, 7 | 8) => None,
             (SOL_SOCKET, 13) => Some(option.value.clone()),
-            (SOL_SOCKET, _) | (IPPROTO_TCP, 1 | 3 | 12) => int(&option.value).ok().map(|value| i32::from(value != 0).to_ne_bytes().to_vec()),
+            (SOL_SOCKET, _) | (IPPROTO_TCP, 1 | 3 | 12) => {
+                int(&option.value).ok().map(|value| i32::from(value != 0).to_ne_bytes().to_vec())
+            }
             _ => None,
         }
     }

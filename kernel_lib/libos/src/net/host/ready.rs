@@ -93,7 +93,11 @@ impl Readiness {
             Trust::Likely => !nonblocking,
             Trust::Doubtful => true,
         };
-        if !state.watched || (doubtful && state.bits & READ != 0) { None } else { Some(state.bits) }
+        if !state.watched || (doubtful && state.bits & READ != 0) {
+            None
+        } else {
+            Some(state.bits)
+        }
     }
 
     pub fn bits(&self) -> u32 {

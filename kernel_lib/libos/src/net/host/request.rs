@@ -29,7 +29,11 @@ pub fn close(handle: u32) {
 
 /// Where a buffer is; an empty one is nowhere.
 fn place(buffer: &[u8]) -> u64 {
-    if buffer.is_empty() { 0 } else { slice_address(buffer) }
+    if buffer.is_empty() {
+        0
+    } else {
+        slice_address(buffer)
+    }
 }
 
 fn control(handle: u32, verb: u16, first: u64, second: u64, buffer: &[u8]) -> Result<Answer, Errno> {

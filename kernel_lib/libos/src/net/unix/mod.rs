@@ -18,9 +18,7 @@ use super::channel::Channel;
 use super::message::{Ancillary, Incoming, Outgoing, Ucred, Wait, MSG_OOB};
 use super::options::{Options, SO_PASSCRED};
 use super::socket::{Socket, AF_UNIX, SOCK_DGRAM, SOCK_STREAM};
-use crate::errno::{
-    Errno, EAGAIN, ECONNREFUSED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, EOPNOTSUPP, EPIPE, EPROTOTYPE, ETOOMANYREFS,
-};
+use crate::errno::{Errno, EAGAIN, ECONNREFUSED, ECONNRESET, EINVAL, EISCONN, ENOTCONN, EOPNOTSUPP, EPIPE, EPROTOTYPE, ETOOMANYREFS};
 use crate::fs::{Events, OpenFile};
 use crate::ipc::links::{capable, CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 use crate::sched;
@@ -79,7 +77,10 @@ pub struct UnixSocket {
 /// What goes along with a message: checked descriptors and credentials.
 fn ancillary(message: &mut Outgoing<'_, '_>, passes: bool) -> Result<Ancillary, Errno> {
     let files = core::mem::take(&mut message.files);
-    if !files.is_empty() && InFlight::count() as u64 > sched::current().limit(RLIMIT_NOFILE) && !capable(CAP_SYS_RESOURCE) && !capable(CAP_SYS_ADMIN)
+    if !files.is_empty()
+        && InFlight::count() as u64 > sched::current().limit(RLIMIT_NOFILE)
+        && !capable(CAP_SYS_RESOURCE)
+        && !capable(CAP_SYS_ADMIN)
     {
         return Err(ETOOMANYREFS);
     }
@@ -193,7 +194,8 @@ impl UnixSocket {
         if target.peer().is_some_and(|peer| !core::ptr::eq(Arc::as_ptr(&peer), self)) {
             return Err(crate::errno::EPERM);
         }
-        let old = core::mem::replace(&mut *self.state.lock(), State::Connected { peer: target, credentials: Ucred::NOBODY, channels: None });
+        let old =
+            core::mem::replace(&mut *self.state.lock(), State::Connected { peer: target, credentials: Ucred::NOBODY, channels: None });
         drop(old);
         self.queue.wake_all();
         Ok(())
@@ -422,7 +424,13 @@ impl Socket for UnixSocket {
             return self.send_datagram(message, &wait);
         }
         let Some((incoming, outgoing)) = self.channels() else {
-            return Err(if message.address.is_some() { EOPNOTSUPP } else if self.is_shut().1 { EPIPE } else { ENOTCONN });
+            return Err(if message.address.is_some() {
+                EOPNOTSUPP
+            } else if self.is_shut().1 {
+                EPIPE
+            } else {
+                ENOTCONN
+            });
         };
         if message.address.is_some() {
             return Err(EISCONN);
@@ -563,4 +571,3 @@ impl Socket for UnixSocket {
         self
     }
 }
-

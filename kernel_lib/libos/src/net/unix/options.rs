@@ -4,7 +4,8 @@ use super::{State, UnixSocket};
 use crate::errno::{Errno, ENOPROTOOPT, EOPNOTSUPP};
 use crate::net::message::Ucred;
 use crate::net::options::{
-    SOL_SOCKET, SO_ACCEPTCONN, SO_DOMAIN, SO_ERROR, SO_PASSCRED, SO_PEERCRED, SO_PEERGROUPS, SO_PROTOCOL, SO_SNDBUF, SO_SNDBUFFORCE, SO_TYPE,
+    SOL_SOCKET, SO_ACCEPTCONN, SO_DOMAIN, SO_ERROR, SO_PASSCRED, SO_PEERCRED, SO_PEERGROUPS, SO_PROTOCOL, SO_SNDBUF, SO_SNDBUFFORCE,
+    SO_TYPE,
 };
 use crate::net::socket::{Socket, AF_UNIX};
 use alloc::vec::Vec;
