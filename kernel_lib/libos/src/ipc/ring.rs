@@ -3,16 +3,21 @@
 //!
 //! Invariants: `head <= tail <= head + capacity`; the byte at stream position p lies in page `p / PAGE`; `pages[0]` holds the page of
 //! `head`, and every page that holds data is there. An empty ring starts over at the beginning of its page, so that short messages
-//! keep touching the same (warm) frame.
+//! keep touching the same (warm) frame, and a few emptied pages stay for the bytes to come.
 
 use crate::errno::{Errno, ENOMEM};
 use crate::io::IoBuffer;
 use alloc::collections::VecDeque;
+use alloc::vec::Vec;
 use hal::frame::{Frame, PAGE};
+
+/// Emptied pages that a ring keeps for its next bytes.
+const SPARES: usize = 16;
 
 #[derive(Default)]
 pub struct Ring {
     pages: VecDeque<Frame>,
+    spares: Vec<Frame>,
     /// Offset of the first byte in `pages[0]`.
     offset: usize,
     length: usize,
@@ -60,7 +65,7 @@ impl Ring {
             let end = self.offset + self.length;
             let (index, at) = (end / PAGE, end % PAGE);
             if index == self.pages.len() {
-                match Frame::scratch() {
+                match self.spares.pop().or_else(Frame::scratch) {
                     Some(frame) => self.pages.push_back(frame),
                     None if moved > 0 => break,
                     None => return Err(ENOMEM),
@@ -117,13 +122,22 @@ impl Ring {
         self.offset += bytes;
         self.position += bytes as u64;
         if self.length == 0 {
-            self.pages.truncate(1);
             self.offset = 0;
+            while self.pages.len() > 1 {
+                self.retire();
+            }
             return;
         }
         while self.offset >= PAGE {
-            self.pages.pop_front();
+            self.retire();
             self.offset -= PAGE;
+        }
+    }
+
+    fn retire(&mut self) {
+        let page = self.pages.pop_front();
+        if self.spares.len() < SPARES {
+            self.spares.extend(page);
         }
     }
 
