@@ -19,6 +19,7 @@ pub mod host;
 pub mod paging;
 pub mod phys;
 pub mod sync;
+mod tables;
 pub mod thread;
 pub mod time;
 pub mod upcall;

@@ -8,6 +8,7 @@ use crate::cpu;
 use crate::frame::{Frame, Page};
 use crate::phys;
 use crate::sync::SpinLock;
+use crate::tables::{self, Tables};
 use abi::layout;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -82,16 +83,16 @@ impl Flush {
 
 /// What a vCPU needs to know of an address space: its root, and who has it loaded.
 pub struct Root {
-    frame: Frame,
-    /// Lower-level table pages: kept until no vCPU can walk them any more.
-    tables: SpinLock<Vec<Frame>>,
+    address: u64,
+    /// Table pages, the root itself among them: kept until no vCPU can walk them any more.
+    tables: SpinLock<Tables>,
     /// vCPUs that may hold translations.
     loaded: AtomicU64,
 }
 
 impl Root {
     pub fn address(&self) -> u64 {
-        self.frame.address()
+        self.address
     }
     pub(crate) fn loaded(&self) -> &AtomicU64 {
         &self.loaded
@@ -135,11 +136,14 @@ const fn index(address: u64, level: u32) -> usize {
 impl PageTable {
     /// An empty space. None: out of memory.
     pub fn new() -> Option<Self> {
-        let frame = Frame::zeroed()?;
-        let table = phys::pointer::<u64>(frame.address());
+        let frame = tables::take(true)?;
+        let address = frame.address();
         // SAFETY: a whole page of our own.
-        unsafe { *table.add(255) = layout::SHARED_PDPT | PRESENT | WRITE | USER | ACCESSED };
-        Some(Self { root: alloc::sync::Arc::new(Root { frame, tables: SpinLock::default(), loaded: AtomicU64::new(0) }), resident: (0, 0) })
+        unsafe { *phys::pointer::<u64>(address).add(255) = layout::SHARED_PDPT | PRESENT | WRITE | USER | ACCESSED };
+        let mut tables = Tables::default();
+        tables.keep(frame, true);
+        let root = Root { address, tables: SpinLock::new(tables), loaded: AtomicU64::new(0) };
+        Some(Self { root: alloc::sync::Arc::new(root), resident: (0, 0) })
     }
 
     pub fn root(&self) -> &alloc::sync::Arc<Root> {
@@ -148,7 +152,7 @@ impl PageTable {
 
     /// Pages of tables, for the statistics.
     pub fn table_pages(&self) -> usize {
-        self.root.tables.lock().len() + 1
+        self.root.tables.lock().len()
     }
 
     /// Pages of RAM and of the window that are mapped.
@@ -175,9 +179,9 @@ impl PageTable {
             table = if value & PRESENT != 0 {
                 phys::pointer(value & ADDRESS)
             } else if build {
-                let frame = Frame::zeroed()?;
+                let frame = tables::take(level > 1)?;
                 let next = frame.address();
-                self.root.tables.lock().push(frame);
+                self.root.tables.lock().keep(frame, level > 1);
                 // SAFETY: as above.
                 unsafe { entry.write_volatile(next | PRESENT | WRITE | USER | ACCESSED) };
                 phys::pointer(next)
@@ -296,7 +300,7 @@ impl PageTable {
         while address < end {
             let stop = ((address | 0x1f_ffff) + 1).min(end);
             let existing = self.leaf(address, false);
-            let new_table = if existing.is_none() { Some(Frame::zeroed().ok_or(())?) } else { None };
+            let new_table = if existing.is_none() { Some(tables::take(false).ok_or(())?) } else { None };
             let first = match (&existing, &new_table) {
                 (Some(entry), _) => *entry,
                 (None, Some(frame)) => phys::pointer::<u64>(frame.address()).wrapping_add(index(address, 0)),
@@ -347,7 +351,7 @@ impl PageTable {
             // The missing levels hang below the leaf's future parent, built from the bottom.
             let mut child = leaf;
             for lower in 1..level {
-                let Some(frame) = Frame::zeroed() else {
+                let Some(frame) = tables::take(true) else {
                     self.discard(&child, lower - 1);
                     return Err(());
                 };
@@ -355,12 +359,12 @@ impl PageTable {
                 unsafe {
                     *phys::pointer::<u64>(frame.address()).add(index(address, lower)) = child.address() | PRESENT | WRITE | USER | ACCESSED
                 };
-                self.root.tables.lock().push(child);
+                self.root.tables.lock().keep(child, lower > 1);
                 child = frame;
             }
             // SAFETY: as above.
             unsafe { entry.write_volatile(child.address() | PRESENT | WRITE | USER | ACCESSED) };
-            self.root.tables.lock().push(child);
+            self.root.tables.lock().keep(child, level > 1);
             return Ok(());
         }
         Ok(())

@@ -1,0 +1,80 @@
+//! Frames of page tables, kept apart from all others.
+//!
+//! A paging-based KVM remembers which guest pages were tables and watches them: a store to a former directory is trapped and emulated, a
+//! whole REP STOS byte by byte, which costs hundreds of microseconds. So such frames are used for tables again and for nothing else, and a
+//! former directory is told from the rest by its first store: two bytes wide, no table's entry, upon which KVM stops watching the page.
+//! (Leaf tables need no such thing: the first store to one makes KVM let go of it.)
+
+use crate::frame::Frame;
+use crate::sync::SpinLock;
+use alloc::vec::Vec;
+
+/// Most frames of each kind that are kept; what is beyond goes back to the others.
+const MOST: usize = 1024;
+
+struct Kept {
+    directories: Vec<Frame>,
+    leaves: Vec<Frame>,
+}
+
+static KEPT: SpinLock<Kept> = SpinLock::new(Kept { directories: Vec::new(), leaves: Vec::new() });
+
+/// The tables of one address space, directories (the root among them) and leaves.
+#[derive(Default)]
+pub(crate) struct Tables {
+    directories: Vec<Frame>,
+    leaves: Vec<Frame>,
+}
+
+impl Tables {
+    pub fn len(&self) -> usize {
+        self.directories.len() + self.leaves.len()
+    }
+
+    pub fn keep(&mut self, frame: Frame, directory: bool) {
+        if directory {
+            self.directories.push(frame);
+        } else {
+            self.leaves.push(frame);
+        }
+    }
+}
+
+impl Drop for Tables {
+    fn drop(&mut self) {
+        for frame in &self.directories {
+            unwatch(frame);
+        }
+        let mut kept = KEPT.lock();
+        let room = MOST - kept.directories.len().min(MOST);
+        kept.directories.extend(self.directories.drain(..self.directories.len().min(room)));
+        let room = MOST - kept.leaves.len().min(MOST);
+        kept.leaves.extend(self.leaves.drain(..self.leaves.len().min(room)));
+    }
+}
+
+/// A store that no table's owner would do.
+fn unwatch(frame: &Frame) {
+    // SAFETY: nobody else has the frame.
+    unsafe { frame.pointer().cast::<u16>().add(1).write_volatile(0) };
+}
+
+/// A zeroed frame for a table. None: out of memory.
+pub(crate) fn take(directory: bool) -> Option<Frame> {
+    let kept = {
+        let mut kept = KEPT.lock();
+        if directory { kept.directories.pop() } else { kept.leaves.pop() }
+    };
+    match kept {
+        Some(frame) => {
+            if !directory {
+                // The first store alone is trapped.
+                // SAFETY: nobody else has the frame.
+                unsafe { frame.pointer().cast::<u64>().write_volatile(0) };
+            }
+            frame.fill_zero(0, crate::frame::PAGE);
+            Some(frame)
+        }
+        None => Frame::zeroed(),
+    }
+}
