@@ -44,8 +44,10 @@ pub trait Socket: Send + Sync + Any {
     fn option(&self, level: i32, name: i32, given: &[u8]) -> Result<Vec<u8>, Errno>;
     /// `nonblocking`: the file is, so that a readiness that proves wrong costs its program no more than a call.
     fn poll(&self, nonblocking: bool) -> Events;
-    /// Brings cached readiness up to date (a poll that does not wait).
-    fn refresh(&self) {}
+    /// Brings cached readiness up to date (a poll that does not wait): whether there was anything to ask.
+    fn refresh(&self) -> bool {
+        false
+    }
     fn queue(&self) -> &WaitQueue;
     fn ioctl(&self, _request: u32, _argument: u64) -> SysResult {
         Err(ENOTTY)

@@ -437,9 +437,13 @@ impl Socket for HostSocket {
         Events(events)
     }
 
-    fn refresh(&self) {
-        if let (Some(handle), true) = (self.known_handle(), self.readiness.is_watched()) {
-            self.readiness.watch(|| request::readiness(handle));
+    fn refresh(&self) -> bool {
+        match self.known_handle() {
+            Some(handle) if self.readiness.is_watched() && self.local().is_none() => {
+                self.readiness.watch(|| request::readiness(handle));
+                true
+            }
+            _ => false,
         }
     }
 

@@ -42,11 +42,11 @@ fn control(handle: u32, verb: u16, first: u64, second: u64, buffer: &[u8]) -> Re
 }
 
 pub fn bind(handle: u32, address: &[u8]) -> Result<(), Errno> {
-    control(handle, socket::BIND, 0, 0, &address.to_vec()).map(drop)
+    control(handle, socket::BIND, 0, 0, address).map(drop)
 }
 
 pub fn connect(handle: u32, address: &[u8]) -> Result<(), Errno> {
-    control(handle, socket::CONNECT, 0, 0, &address.to_vec()).map(drop)
+    control(handle, socket::CONNECT, 0, 0, address).map(drop)
 }
 
 pub fn listen(handle: u32, backlog: i32) -> Result<(), Errno> {
@@ -67,7 +67,7 @@ pub fn name(handle: u32, peer: bool) -> Result<Vec<u8>, Errno> {
 }
 
 pub fn set_option(handle: u32, level: i32, option: i32, value: &[u8]) -> Result<(), Errno> {
-    control(handle, socket::SETSOCKOPT, level as u64, option as u64, &value.to_vec()).map(drop)
+    control(handle, socket::SETSOCKOPT, level as u64, option as u64, value).map(drop)
 }
 
 /// `given`: what the program's buffer holds, as long as the room in it.
