@@ -72,12 +72,14 @@ fn describe(process: &Arc<Process>) -> ProcessInfo {
             leader.as_ref().map(|leader| alloc::format!("[{}]", String::from_utf8_lossy(&leader.comm())).into_bytes()).unwrap_or_default();
     }
     let memory = leader.as_ref().and_then(|leader| leader.memory());
+    // Taken here: a guard in the expression below would still be held when `cpu_ns` takes the lock again.
+    let threads = process.threads.lock().len() as u32;
     ProcessInfo {
         pid: process.pid,
         ppid: process.parent_pid(),
         uid: leader.as_ref().map_or(0, |leader| leader.credentials().uid),
         state: process.state_letter(),
-        threads: process.threads.lock().len() as u32,
+        threads,
         rss_bytes: memory.map_or(0, |memory| {
             let (ram, window) = memory.resident();
             ram + window
