@@ -183,7 +183,7 @@ ops! {
     13 ReadLink "read_link" "handle; a0 path, a1 bytes; a2 -> buffer, a3 bytes" "readlinkat(2): result: bytes.";
     14 Xattr "xattr" "handle; a0 path, a1 bytes; a2 name, a3 bytes; a4 value, a5 bytes; flags 0 get, 1 set, 2 remove, 3 list, 4 set XATTR_CREATE, 5 set XATTR_REPLACE" "Extended attributes, symbolic links not followed; user., security.capability, trusted. and system.posix_acl only.";
     15 Sync "sync" "handle; flags 0 fsync, 1 fdatasync, 2 syncfs, 3 sync_file_range; a0 offset, a1 bytes, a2 flags" "Waits until the data is on the disk.";
-    16 Allocate "allocate" "handle; a0 mode, a1 offset, a2 bytes" "fallocate(2).";
+    16 Allocate "allocate" "handle; flags 0 allocate, 1 next data, 2 next hole; a0 mode, a1 offset, a2 bytes" "fallocate(2); or lseek(2) SEEK_DATA or SEEK_HOLE from the offset: result: where.";
     17 StatFs "statfs" "handle; a0 -> struct statfs" "statfs(2), 120 bytes as x86-64 Linux has them.";
     18 Map "map" "handle; a0 file offset, a1 bytes, a2 window address; flags 1 = writable" "Maps file pages into the DAX window (MAP_SHARED, the host's page cache). Page aligned; behind the file's end the window reads as BUS_ERROR.";
     19 Unmap "unmap" "a0 window address, a1 bytes" "Takes window pages back.";

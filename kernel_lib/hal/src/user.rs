@@ -19,6 +19,9 @@ extern "C" {
     fn hal_user_load32(at: *const u32, out: *mut u32) -> usize;
 }
 
+/// First address that is not the program's.
+pub const LIMIT: u64 = LIBOS_BASE;
+
 fn check(address: u64, bytes: usize) -> Result<(), Errno> {
     match address.checked_add(bytes as u64) {
         Some(end) if end <= LIBOS_BASE => Ok(()),

@@ -183,6 +183,9 @@ impl OpenFile {
 
     fn build(ops: Arc<dyn FileOps>, flags: u32, location: Option<crate::fs::Location>, counts_as_writer: bool) -> Arc<Self> {
         let flags = AtomicU32::new(flags);
+        if let Some(location) = &location {
+            location.inode().state().opened();
+        }
         Arc::new(Self { ops, flags, position: Mutex::new(0), location, counts_as_writer, owner: Default::default() })
     }
 
@@ -235,6 +238,9 @@ impl Drop for OpenFile {
         }
         if let (true, Some(inode)) = (self.counts_as_writer, self.inode()) {
             inode.state().remove_writer();
+        }
+        if let Some(inode) = self.inode().filter(|inode| inode.state().closed()) {
+            super::notify::gone(&**inode);
         }
     }
 }

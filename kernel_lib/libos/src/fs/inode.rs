@@ -15,7 +15,7 @@ use crate::process::Task;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
-use core::sync::atomic::{AtomicI32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use hal::sync::SpinLock;
 use linux_abi::fs::{StatFs, DT_BLK, DT_CHR, DT_DIR, DT_FIFO, DT_LNK, DT_REG, DT_SOCK, DT_UNKNOWN, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 
@@ -185,6 +185,9 @@ pub struct InodeState {
     pub attachment: SpinLock<Option<Arc<dyn Any + Send + Sync>>>,
     /// > 0: descriptors that may write; < 0: programs that run it (ETXTBSY for the other side).
     write_count: AtomicI32,
+    /// Open files; and whether the last name is gone, so that the last close ends the object.
+    opens: AtomicU32,
+    gone: AtomicBool,
 }
 
 impl InodeState {
@@ -202,6 +205,19 @@ impl InodeState {
     }
     pub fn allow_write(&self) {
         self.write_count.fetch_add(1, Ordering::AcqRel);
+    }
+    pub fn opened(&self) {
+        self.opens.fetch_add(1, Ordering::AcqRel);
+    }
+    /// True: this was the last open file of an object without a name.
+    pub fn closed(&self) -> bool {
+        self.opens.fetch_sub(1, Ordering::AcqRel) == 1 && self.gone.load(Ordering::Acquire)
+    }
+    pub fn mark_gone(&self) {
+        self.gone.store(true, Ordering::Release);
+    }
+    pub fn is_unused(&self) -> bool {
+        self.opens.load(Ordering::Acquire) == 0
     }
     /// The attachment, made by `make` when there is none yet.
     pub fn attach_with(&self, make: impl FnOnce() -> Arc<dyn Any + Send + Sync>) -> Arc<dyn Any + Send + Sync> {

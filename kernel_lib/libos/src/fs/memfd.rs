@@ -3,7 +3,6 @@
 use super::dentry::Dentry;
 use super::inode::{FileSystem, Inode, NewNode};
 use super::mount::{Mount, NewMount};
-use super::open::open_location;
 use super::tmpfs::{Options, TmpFs};
 use super::{Location, OpenFile};
 use crate::errno::{Errno, ENOMEM};
@@ -43,7 +42,9 @@ pub fn create(task: &Arc<Task>, name: &[u8], sealing: bool, no_execute: bool) ->
     let mut shown = b"memfd:".to_vec();
     shown.extend_from_slice(name);
     let dentry = Dentry::nameless(&shown, inode as Arc<dyn Inode>);
-    open_location(task, &credentials, Location { mount: mount.clone(), dentry }, O_RDWR | O_LARGEFILE)
+    let ops = dentry.inode().clone().open(O_RDWR)?;
+    // Not counted as a writer: what it made, a program may execute (fexecve(3)).
+    Ok(OpenFile::at(ops, O_RDWR | O_LARGEFILE, Some(Location { mount: mount.clone(), dentry })))
 }
 
 /// A place that no path leads to, for an inode without a file system of its own.

@@ -136,7 +136,7 @@ pub fn link(task: &Arc<Task>, source: &Location, start: Location, path: &[u8]) -
     may_link(walk.credentials(), &inode.owner()?)?;
     directory.inode().link(&name, inode)?;
     enter(&directory, &name, inode.clone());
-    notify::attributes_changed(&source.dentry);
+    notify::link_count_changed(&**inode);
     Ok(())
 }
 
@@ -313,9 +313,7 @@ fn move_dentries(
         Some(target) => {
             target.mark_dead();
             let last = target.inode().stat().map_or(true, |stat| stat.nlink == 0 || is_directory(&**target.inode()));
-            if last {
-                notify::event(target, linux_abi::fs::IN_DELETE_SELF);
-            }
+            notify::replaced(&**target.inode(), last);
         }
         None => {}
     }

@@ -121,23 +121,55 @@ pub fn created(directory: &Dentry, name: &[u8], inode: &dyn Inode) {
     }
 }
 
-/// A name is gone; `last`: and with it the object.
+/// The number of names changed (link(2), unlink(2)): the object alone hears of it.
+pub fn link_count_changed(inode: &dyn Inode) {
+    if !nobody() {
+        inode.state().watches.tell(with_kind(inode, IN_ATTRIB), 0, b"");
+    }
+}
+
+/// A name is gone; `last`: and with it the object, as soon as nobody has it open.
 pub fn deleted(directory: &Dentry, name: &[u8], inode: &dyn Inode, last: bool) {
+    if last {
+        inode.state().mark_gone();
+    }
+    if nobody() {
+        return;
+    }
+    if !is_directory(inode) {
+        link_count_changed(inode);
+    }
+    directory.inode().state().watches.tell(with_kind(inode, IN_DELETE), 0, name);
+    if last && inode.state().is_unused() {
+        gone(inode);
+    }
+}
+
+/// As [`deleted`], when another object took the name (rename(2)).
+pub fn replaced(inode: &dyn Inode, last: bool) {
+    if last {
+        inode.state().mark_gone();
+    }
+    if !is_directory(inode) {
+        link_count_changed(inode);
+    }
+    if last && inode.state().is_unused() {
+        gone(inode);
+    }
+}
+
+/// The object itself ends: its watches go with it.
+pub fn gone(inode: &dyn Inode) {
     if nobody() {
         return;
     }
     let watches = &inode.state().watches;
-    if last {
-        watches.tell(IN_DELETE_SELF, 0, b"");
-        for (watcher, number) in watches.take() {
-            if let Some(watcher) = watcher.upgrade() {
-                watcher.event(number, linux_abi::fs::IN_IGNORED, 0, b"");
-            }
+    watches.tell(IN_DELETE_SELF, 0, b"");
+    for (watcher, number) in watches.take() {
+        if let Some(watcher) = watcher.upgrade() {
+            watcher.event(number, linux_abi::fs::IN_IGNORED, 0, b"");
         }
-    } else {
-        watches.tell(IN_ATTRIB, 0, b"");
     }
-    directory.inode().state().watches.tell(with_kind(inode, IN_DELETE), 0, name);
 }
 
 pub fn moved(from: &Dentry, name: &[u8], to: &Dentry, new_name: &[u8], inode: &dyn Inode) {

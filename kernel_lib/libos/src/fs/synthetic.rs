@@ -83,7 +83,7 @@ pub trait Node: Send + Sync {
     }
     /// mkdir(2) (cgroups).
     fn make_directory(&self, name: &[u8]) -> Result<Arc<dyn Node>, Errno> {
-        Err(EPERM)
+        Err(ENOENT)
     }
     fn remove_directory(&self, name: &[u8]) -> Result<(), Errno> {
         Err(EPERM)
@@ -213,7 +213,8 @@ impl Inode for SyntheticInode {
     }
     fn create(&self, name: &[u8], node: &super::inode::NewNode) -> Result<Arc<dyn Inode>, Errno> {
         if node.mode & S_IFMT != S_IFDIR {
-            return Err(EPERM);
+            // proc's lookup fails where others find nothing, and so does what wanted to create.
+            return Err(ENOENT);
         }
         let node = self.node.make_directory(name)?;
         Ok(Self::new(node, self.device))

@@ -1,7 +1,7 @@
 //! read(2), write(2) and their kin, lseek(2), and the calls that say how a file will be used.
 
 use super::{full, Call, Entry};
-use crate::errno::{Errno, EBADF, EFBIG, EINVAL, EOPNOTSUPP, ESPIPE};
+use crate::errno::{Errno, EBADF, EFAULT, EFBIG, EINVAL, EOPNOTSUPP, ESPIPE};
 use crate::fs::file::OpenFile;
 use crate::fs::{notify, open, SeekFrom};
 use crate::io::IoBuffer;
@@ -153,28 +153,32 @@ pub fn vectors(address: u64, count: u64) -> Result<IoBuffer<'static>, Errno> {
     IoBuffer::user_ranges(vectors.iter().map(|vector| (vector.base, vector.bytes as usize)).collect())
 }
 
-fn user(call: &Call<'_>) -> IoBuffer<'static> {
-    IoBuffer::user(call.args[1], call.size(2))
+/// The range (address, bytes) of arguments 1 and 2. EFAULT: part of it is no program memory whatever is mapped.
+fn user(call: &Call<'_>) -> Result<IoBuffer<'static>, Errno> {
+    match call.args[1].checked_add(call.args[2]) {
+        Some(end) if end <= hal::user::LIMIT => Ok(IoBuffer::user(call.args[1], call.size(2))),
+        _ => Err(EFAULT),
+    }
 }
 
 fn read(call: &mut Call<'_>) -> SysResult {
     let file = call.task.files().get(call.int(0))?;
-    read_file(&file, &mut user(call))
+    read_file(&file, &mut user(call)?)
 }
 
 fn write(call: &mut Call<'_>) -> SysResult {
     let file = call.task.files().get(call.int(0))?;
-    write_file(call.task, &file, &mut user(call))
+    write_file(call.task, &file, &mut user(call)?)
 }
 
 fn pread64(call: &mut Call<'_>) -> SysResult {
     let file = call.task.files().get(call.int(0))?;
-    read_file_at(&file, &mut user(call), call.args[3] as i64)
+    read_file_at(&file, &mut user(call)?, call.args[3] as i64)
 }
 
 fn pwrite64(call: &mut Call<'_>) -> SysResult {
     let file = call.task.files().get(call.int(0))?;
-    write_file_at(call.task, &file, &mut user(call), call.args[3] as i64)
+    write_file_at(call.task, &file, &mut user(call)?, call.args[3] as i64)
 }
 
 fn readv(call: &mut Call<'_>) -> SysResult {

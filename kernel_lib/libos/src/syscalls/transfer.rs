@@ -127,7 +127,7 @@ fn sendfile(call: &mut Call<'_>) -> SysResult {
     if !source.readable() || !sink.writable() {
         return Err(EBADF);
     }
-    if source.is_directory() || sink.flags() & O_APPEND != 0 {
+    if source.is_directory() || !source.ops.seekable() || sink.flags() & O_APPEND != 0 {
         return Err(EINVAL);
     }
     let at = offset(call.args[2], &source)?;

@@ -50,6 +50,9 @@ fn name(address: u64) -> Result<Vec<u8>, Errno> {
 
 /// xattr(7), "Attribute namespaces".
 fn may_use(credentials: &Credentials, inode: &dyn Inode, name: &[u8], write: bool) -> Result<(), Errno> {
+    if matches!(name, b"user." | b"trusted." | b"security.") {
+        return Err(EINVAL);
+    }
     if name.starts_with(b"user.") {
         let kind = inode.kind();
         if kind != S_IFREG && kind != S_IFDIR {

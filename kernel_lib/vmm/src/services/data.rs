@@ -73,6 +73,9 @@ impl Host {
 
     pub(super) fn allocate(&self, request: &Request, worker: &Worker<'_>) -> Answer {
         let handle = self.handles.get(request.handle)?;
+        if request.flags() != 0 {
+            return next_data_or_hole(&handle, request);
+        }
         let mode = rustix::fs::FallocateFlags::from_bits_retain(request.small(0)?);
         worker.may_block();
         rustix::fs::fallocate(&*handle, mode, request.args[1], request.args[2])?;
@@ -106,6 +109,18 @@ impl Host {
         self.memory.write_bytes(request.args[0], part).map_err(fault)?;
         Ok(Reply::of(length as u64))
     }
+}
+
+/// Where the next data (flags 1) or hole (2) from an offset on begins.
+fn next_data_or_hole(handle: &Handle, request: &Request) -> Answer {
+    let offset = request.args[1];
+    let to = match request.flags() {
+        1 => rustix::fs::SeekFrom::Data(offset),
+        2 => rustix::fs::SeekFrom::Hole(offset),
+        _ => return Err(Errno::INVAL),
+    };
+    let _turn = handle.position.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    rustix::fs::seek(handle, to).map(Reply::of)
 }
 
 /// O_APPEND: the kernel moves the file's own position, which nothing else uses, behind what it wrote.

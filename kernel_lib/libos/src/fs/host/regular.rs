@@ -161,7 +161,15 @@ impl FileOps for HostInode {
             return crate::fs::directory::seek(current, to);
         }
         let size = if self.exclusive() { self.size.load(Ordering::Acquire) } else { self.fresh_stat()?.size };
-        crate::fs::file::seek_in(size, current, to)
+        match to {
+            SeekFrom::Data(at) | SeekFrom::Hole(at) if at >= 0 && (at as u64) < size => {
+                self.settle_mtime()?;
+                let flags = if matches!(to, SeekFrom::Data(_)) { 1 } else { 2 };
+                let args = [0, at as u64, 0, 0, 0, 0];
+                request::plain(Op::Allocate, flags, self.handle(false)?.number(), args).map(|answer| answer.value)
+            }
+            _ => crate::fs::file::seek_in(size, current, to),
+        }
     }
 
     fn read_directory(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {

@@ -82,6 +82,7 @@ impl FileSystem for HostFs {
     }
 
     fn sync(&self) -> Result<(), Errno> {
-        request::plain(Op::Sync, 2, self.tree.handle, [0; 6]).map(|_| ())
+        // The tree's own handle names it only (O_PATH).
+        request::plain(Op::Sync, 2, self.root.handle(false)?.number(), [0; 6]).map(|_| ())
     }
 }
