@@ -4,6 +4,7 @@ use super::dentry::Dentry;
 use super::host::HostTree;
 use super::inode::{is_directory, FileSystem, Inode, NewNode};
 use super::mount::{Mount, NewMount, NOATIME, NODEV, NOEXEC, NOSUID, READONLY, RELATIME, TREE};
+use super::overlay::OverlayFs;
 use super::path::child_locked;
 use super::tmpfs::{Options, TmpFs};
 use super::{FsContext, Location, OpenFile};
@@ -67,6 +68,7 @@ fn make(spec: &MountSpec, container: &ContainerSpec) -> Result<Arc<Mount>, Errno
     let mut option_text = options.join(",");
     let fs: Arc<dyn FileSystem> = match spec.kind.as_str() {
         "host" => HostTree::mount(spec.handle, spec.exclusive)?,
+        "overlay" => OverlayFs::mount(spec.handle, &Options::parse(options.iter().copied(), false)?)?,
         "tmpfs" | "mqueue" => {
             let parsed = Options::parse(options.iter().copied(), false)?;
             option_text = TmpFs::option_text(&parsed);

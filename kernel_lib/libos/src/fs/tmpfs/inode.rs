@@ -142,6 +142,25 @@ impl TmpInode {
         }
     }
 
+    /// Gives an inode that was made apart a name here (an overlay's copy).
+    pub fn adopt(&self, name: &[u8], inode: Arc<TmpInode>) -> Result<(), Errno> {
+        let mtime = self.attributes.lock().mtime;
+        self.insert(name, inode)?;
+        // Nothing of what the directory shows has changed.
+        self.attributes.lock().mtime = mtime;
+        Ok(())
+    }
+
+    /// Takes a name away whatever it stands for (an overlay's whiteout).
+    pub fn drop_entry(&self, name: &[u8]) -> Result<(), Errno> {
+        self.take(name).map(|_| ())
+    }
+
+    /// O_TMPFILE.
+    pub fn set_nameless(&self) {
+        self.attributes.lock().nlink = 0;
+    }
+
     /// A child of the concrete type.
     pub fn child(&self, name: &[u8]) -> Result<Arc<TmpInode>, Errno> {
         self.names()?.lock().get(name).ok_or(ENOENT)
