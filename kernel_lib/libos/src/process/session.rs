@@ -115,7 +115,7 @@ pub(super) fn is_orphaned(tree: &Tree, group: u32, leaving: Option<&Arc<Process>
             return true;
         }
         let Some(parent) = member.parent.lock().upgrade() else { return true };
-        parent.pid == 1 || parent.group() == group || parent.session().id != member.session().id
+        parent.group() == group || parent.session().id != member.session().id
     })
 }
 
@@ -150,7 +150,7 @@ fn is_orphaned_without(tree: &Tree, group: u32, leaving: &Arc<Process>) -> bool 
             return true;
         }
         let Some(parent) = member.parent.lock().upgrade() else { return true };
-        Arc::ptr_eq(&parent, leaving) || parent.pid == 1 || parent.group() == group || parent.session().id != member.session().id
+        Arc::ptr_eq(&parent, leaving) || parent.group() == group || parent.session().id != member.session().id
     })
 }
 

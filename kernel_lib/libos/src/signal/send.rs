@@ -102,7 +102,11 @@ pub fn queue(scope: Scope<'_>, info: SigInfo, outside: bool) -> Result<(), Errno
 /// Finds the thread that takes the signal. A signal that ends the process starts the group's exit right here.
 fn choose_and_wake(scope: Scope<'_>, signal: i32, default: bool, outside: bool) {
     let process = scope.process();
-    let wants = |task: &Arc<Task>| !task.signals.must_exit() && (signal == SIGKILL || !task.signals.blocked().contains(signal));
+    // A stopped thread takes nothing but SIGKILL: the rest waits until it goes on.
+    let wants = |task: &Arc<Task>| {
+        let able = !task.signals.must_stop() && !task.signals.blocked().contains(signal);
+        !task.signals.must_exit() && (signal == SIGKILL || able)
+    };
     let chosen = match scope {
         Scope::Thread(task) => wants(task).then(|| task.clone()),
         Scope::Process(_) => {
