@@ -95,9 +95,9 @@ pub(crate) fn write_idt() {
     };
     // SAFETY: the table's page is the guest's; no other vCPU runs yet. The gate arrays are made by `entry.s`.
     unsafe {
-        for vector in 0..32 {
+        for (vector, &handler) in hal_exception_gates.iter().enumerate() {
             let dpl = if vector == 3 { 3 } else { 0 };
-            *idt.add(vector) = gate(hal_exception_gates[vector], dpl, 0);
+            *idt.add(vector) = gate(handler, dpl, 0);
         }
         *idt.add(4) = gate(address(hal_gate_ring0_call), 3, 0);
         for vector in 32..256 {

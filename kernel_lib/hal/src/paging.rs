@@ -30,6 +30,10 @@ const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
 /// Frames that may wait for one flush (their list is heap memory).
 const MOST_RESTING: usize = 16384;
 
+/// No frame for a table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OutOfMemory;
+
 /// Access rights of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rights {
@@ -222,8 +226,8 @@ impl PageTable {
     }
 
     /// Maps one page, replacing what was there (its page goes to `flush`). Err: no memory for a table; the page is dropped.
-    pub fn map(&mut self, address: u64, page: Page, rights: Rights, flush: &mut Flush) -> Result<(), ()> {
-        let entry = self.leaf(address, true).ok_or(())?;
+    pub fn map(&mut self, address: u64, page: Page, rights: Rights, flush: &mut Flush) -> Result<(), OutOfMemory> {
+        let entry = self.leaf(address, true).ok_or(OutOfMemory)?;
         // SAFETY: a leaf entry of this space; &mut self is the lock.
         let old = unsafe { entry.read_volatile() };
         let new = Self::encode(page, rights);
@@ -294,17 +298,23 @@ impl PageTable {
     /// Maps pages where there are none: `next(address)` gives the page for each absent entry of `[start, end)` in turn; None ends it.
     /// What is there stays. Everything but `wanted` counts as mapped ahead of need. A leaf table that does not exist yet is filled
     /// before it is hung in: one store to a live directory instead of one per page. Gives the pages mapped; Err: no memory for tables.
-    pub fn fill(&mut self, start: u64, end: u64, wanted: u64, mut next: impl FnMut(u64) -> Option<(Page, Rights)>) -> Result<usize, ()> {
+    pub fn fill(
+        &mut self,
+        start: u64,
+        end: u64,
+        wanted: u64,
+        mut next: impl FnMut(u64) -> Option<(Page, Rights)>,
+    ) -> Result<usize, OutOfMemory> {
         let mut address = start;
         let mut mapped = 0;
         while address < end {
             let stop = ((address | 0x1f_ffff) + 1).min(end);
             let existing = self.leaf(address, false);
-            let new_table = if existing.is_none() { Some(tables::take(false).ok_or(())?) } else { None };
+            let new_table = if existing.is_none() { Some(tables::take(false).ok_or(OutOfMemory)?) } else { None };
             let first = match (&existing, &new_table) {
                 (Some(entry), _) => *entry,
                 (None, Some(frame)) => phys::pointer::<u64>(frame.address()).wrapping_add(index(address, 0)),
-                (None, None) => return Err(()),
+                (None, None) => return Err(OutOfMemory),
             };
             let mut ended = false;
             let before = mapped;
@@ -337,7 +347,7 @@ impl PageTable {
     }
 
     /// Puts a filled leaf table into the tree. On Err its pages are lost to the space: they are given back.
-    fn hang_in(&mut self, address: u64, leaf: Frame) -> Result<(), ()> {
+    fn hang_in(&mut self, address: u64, leaf: Frame) -> Result<(), OutOfMemory> {
         let mut table = phys::pointer::<u64>(self.root.address());
         for level in (1..=3).rev() {
             // SAFETY: `table` is one of this space's table pages.
@@ -353,7 +363,7 @@ impl PageTable {
             for lower in 1..level {
                 let Some(frame) = tables::take(true) else {
                     self.discard(&child, lower - 1);
-                    return Err(());
+                    return Err(OutOfMemory);
                 };
                 // SAFETY: a whole fresh page of ours.
                 unsafe {
@@ -398,7 +408,7 @@ impl PageTable {
         end: u64,
         flush: &mut Flush,
         mut choose: impl FnMut(u64, &Entry) -> Inherit,
-    ) -> Result<(), ()> {
+    ) -> Result<(), OutOfMemory> {
         let mut leaf: (u64, *mut u64) = (u64::MAX, core::ptr::null_mut());
         let mut failed = false;
         let mut added = (0, 0);
@@ -458,7 +468,7 @@ impl PageTable {
         child.resident.0 += added.0;
         child.resident.1 += added.1;
         if failed {
-            Err(())
+            Err(OutOfMemory)
         } else {
             Ok(())
         }
@@ -565,11 +575,11 @@ impl PageTable {
     }
 
     /// Moves mapped pages from one range to another (mremap); the target range is empty.
-    pub fn relocate(&mut self, from: u64, to: u64, bytes: u64, flush: &mut Flush) -> Result<(), ()> {
+    pub fn relocate(&mut self, from: u64, to: u64, bytes: u64, flush: &mut Flush) -> Result<(), OutOfMemory> {
         let mut moves = Vec::new();
         self.each(from, from + bytes, |address, entry| moves.push((address, entry as u64)));
         for (address, entry) in moves {
-            let target = self.leaf(to + (address - from), true).ok_or(())?;
+            let target = self.leaf(to + (address - from), true).ok_or(OutOfMemory)?;
             let entry = entry as *mut u64;
             // SAFETY: both are leaf entries of this space.
             unsafe {

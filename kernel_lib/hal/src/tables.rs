@@ -63,7 +63,11 @@ fn unwatch(frame: &Frame) {
 pub(crate) fn take(directory: bool) -> Option<Frame> {
     let kept = {
         let mut kept = KEPT.lock();
-        if directory { kept.directories.pop() } else { kept.leaves.pop() }
+        if directory {
+            kept.directories.pop()
+        } else {
+            kept.leaves.pop()
+        }
     };
     match kept {
         Some(frame) => {

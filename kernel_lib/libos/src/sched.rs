@@ -180,12 +180,12 @@ pub fn start(task: &Arc<Task>) {
 pub fn sleep(interruptible: Interruptible, deadline: Option<u64>, woken: impl Fn() -> bool) {
     let task = current();
     task.sched.state.store(SLEEPING, Ordering::SeqCst);
-    if woken() || task.interrupted(interruptible) {
-        if task.sched.state.compare_exchange(SLEEPING, RUNNING, Ordering::AcqRel, Ordering::Acquire).is_ok() {
-            return;
-        }
-        // Somebody queued us in between: run on when our turn comes.
+    if (woken() || task.interrupted(interruptible))
+        && task.sched.state.compare_exchange(SLEEPING, RUNNING, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    {
+        return;
     }
+    // Somebody queued us in between: run on when our turn comes.
     let key = deadline.map(|at| (at, Arc::as_ptr(&task).cast::<u8>() as usize));
     if let Some(key) = key {
         SLEEPERS.lock().insert(key, task.clone());

@@ -82,7 +82,7 @@ impl AddressSpace {
                     | MADV_HWPOISON
                     | MADV_SOFT_OFFLINE
             );
-        if !known || start % PAGE_SIZE != 0 {
+        if !known || !start.is_multiple_of(PAGE_SIZE) {
             return Err(EINVAL);
         }
         if length == 0 {
@@ -209,7 +209,7 @@ impl AddressSpace {
 
     /// mincore(2): bit 0 of each byte says whether the page is in memory.
     pub fn residency(&self, start: u64, length: u64) -> Result<Vec<u8>, Errno> {
-        if start % PAGE_SIZE != 0 {
+        if !start.is_multiple_of(PAGE_SIZE) {
             return Err(EINVAL);
         }
         if length == 0 {

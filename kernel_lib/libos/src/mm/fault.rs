@@ -15,7 +15,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 use hal::frame::{Frame, Page, Run};
-use hal::paging::{PageTable, Rights};
+use hal::paging::{OutOfMemory, PageTable, Rights};
 use hal::upcall::Access;
 
 /// Pages mapped around a first touch, and the most a sequential toucher gets.
@@ -119,7 +119,7 @@ impl AddressSpace {
         // The wanted page may replace one that was there without the right to write.
         if shared && fetch.write && inner.table.entry(fetch.wanted).is_some() {
             let page = at(fetch.wanted).cloned().ok_or(EAGAIN)?;
-            inner.table.map(fetch.wanted, page, page_rights(rights), &mut left.flush).map_err(|()| ENOMEM)?;
+            inner.table.map(fetch.wanted, page, page_rights(rights), &mut left.flush).map_err(|_| ENOMEM)?;
         }
         let mut short = false;
         let allowed = !shared && !fetch.copy && self.patching.load(Ordering::Relaxed);
@@ -142,7 +142,7 @@ impl AddressSpace {
         });
         inner.table.flush(left.flush);
         match filled {
-            Err(()) => Err(ENOMEM),
+            Err(OutOfMemory) => Err(ENOMEM),
             Ok(_) if short && inner.table.entry(fetch.wanted).is_none() => Err(ENOMEM),
             Ok(_) => Ok(()),
         }
@@ -228,7 +228,7 @@ impl AddressSpace {
                     }
                 }
                 at += PAGE_SIZE;
-                if at % TABLE == 0 {
+                if at.is_multiple_of(TABLE) {
                     break;
                 }
             }
@@ -320,7 +320,7 @@ fn anonymous(inner: &mut Inner, address: u64) -> Step {
     let Some(frame) = reclaim::try_zeroed() else { return Step::Memory(1) };
     match inner.table.fill(address, address + PAGE_SIZE, address, one(frame, rights)) {
         Ok(_) => Step::End(FaultResult::Done),
-        Err(()) => Step::Memory(1),
+        Err(OutOfMemory) => Step::Memory(1),
     }
 }
 
@@ -330,7 +330,7 @@ fn one(frame: Frame, rights: Rights) -> impl FnMut(u64) -> Option<(Page, Rights)
 }
 
 /// Maps zero pages where there are none in `[start, end)`. Stops quietly when frames run out. Err: no memory for tables.
-pub(super) fn fill_anonymous(table: &mut PageTable, start: u64, end: u64, wanted: u64, rights: Rights) -> Result<usize, ()> {
+pub(super) fn fill_anonymous(table: &mut PageTable, start: u64, end: u64, wanted: u64, rights: Rights) -> Result<usize, OutOfMemory> {
     if start >= end {
         return Ok(0);
     }

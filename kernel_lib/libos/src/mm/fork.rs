@@ -77,7 +77,7 @@ impl AddressSpace {
         child.auxv.lock().clone_from(&self.auxv.lock());
         child.patching.store(self.patching.load(Ordering::Relaxed), Ordering::Relaxed);
         child.dumpable.store(self.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
-        result.map_err(|()| ENOMEM)?;
+        result.map_err(|_| ENOMEM)?;
         Ok(child.clone())
     }
 }

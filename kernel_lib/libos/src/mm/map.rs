@@ -148,10 +148,10 @@ impl AddressSpace {
 
     /// mprotect(2). `grows_down`: PROT_GROWSDOWN, down to the start of the stack that `start` lies in.
     pub fn protect(&self, start: u64, length: u64, rights: Rights, grows_down: bool, limits: &Limits) -> Result<(), Errno> {
-        if length == 0 && start % PAGE_SIZE == 0 {
+        if length == 0 && start.is_multiple_of(PAGE_SIZE) {
             return Ok(());
         }
-        if start % PAGE_SIZE != 0 {
+        if !start.is_multiple_of(PAGE_SIZE) {
             return Err(EINVAL);
         }
         let (mut start, end) = vma::range(start, length).ok_or(ENOMEM)?;

@@ -98,7 +98,7 @@ impl AddressSpace {
         let mut flush = hal::paging::Flush::new();
         let mapped = inner.table.map(at, copy.clone(), entry.rights, &mut flush);
         inner.table.flush(flush);
-        mapped.map_err(|()| ENOMEM)?;
+        mapped.map_err(|_| ENOMEM)?;
         Ok(copy)
     }
 

@@ -18,7 +18,7 @@ pub enum Move {
 impl AddressSpace {
     /// mremap(2): the new address. `keep`: MREMAP_DONTUNMAP, the old range stays mapped and empty.
     pub fn remap(&self, old: u64, old_bytes: u64, new_bytes: u64, how: Move, keep: bool, limits: &Limits) -> Result<u64, Errno> {
-        if old % PAGE_SIZE != 0 {
+        if !old.is_multiple_of(PAGE_SIZE) {
             return Err(EINVAL);
         }
         let round = |bytes: u64| bytes.checked_next_multiple_of(PAGE_SIZE).filter(|&bytes| bytes <= LIBOS_BASE);

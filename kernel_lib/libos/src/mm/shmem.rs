@@ -260,7 +260,7 @@ impl SharedMemory {
             (if shrunk { state.remove(first, u64::MAX) } else { Vec::new() }, shrunk)
         };
         if shrunk {
-            if size % PAGE_SIZE != 0 {
+            if !size.is_multiple_of(PAGE_SIZE) {
                 self.zero_part(size, first * PAGE_SIZE);
             }
             invalidate(self.identity, first, u64::MAX);

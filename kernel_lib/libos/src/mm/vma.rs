@@ -414,7 +414,7 @@ fn place(low: u64, high: u64, bytes: u64, align: u64) -> Option<u64> {
 pub fn range(start: u64, length: u64) -> Option<(u64, u64)> {
     let bytes = length.checked_add(PAGE_SIZE - 1)? & !(PAGE_SIZE - 1);
     let end = start.checked_add(bytes)?;
-    (start % PAGE_SIZE == 0 && end <= LIBOS_BASE && bytes != 0).then_some((start, end))
+    (start.is_multiple_of(PAGE_SIZE) && end <= LIBOS_BASE && bytes != 0).then_some((start, end))
 }
 
 #[cfg(test)]

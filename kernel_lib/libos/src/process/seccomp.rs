@@ -220,7 +220,7 @@ fn act(task: &Arc<Task>, context: &UserContext, action: u32) -> Verdict {
             exit::end_current(task, SIGSYS as u32);
             Verdict::Answer(Err(ENOSYS))
         }
-        SECCOMP_RET_KILL_PROCESS | _ => {
+        _ => {
             exit::begin_group_exit(&task.process, SIGSYS as u32);
             Verdict::Answer(Err(ENOSYS))
         }

@@ -344,7 +344,7 @@ fn change_times(call: &Call<'_>, location: &Location, times: [NewTime; 2]) -> Sy
     writable_mount(location)?;
     let owner = inode.owner()?;
     let both_now = matches!(times, [NewTime::Now, NewTime::Now]);
-    if !is_owner(&credentials, &owner) && !(both_now && permission::granted(&credentials, &owner, WRITE)) {
+    if !(is_owner(&credentials, &owner) || both_now && permission::granted(&credentials, &owner, WRITE)) {
         return Err(if both_now { EACCES } else { EPERM });
     }
     let mut attributes = Attributes::default();

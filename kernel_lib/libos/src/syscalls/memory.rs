@@ -204,7 +204,7 @@ fn msync(call: &mut Call<'_>) -> SysResult {
     if flags & !(MS_ASYNC | MS_INVALIDATE | MS_SYNC) != 0 || flags & (MS_ASYNC | MS_SYNC) == MS_ASYNC | MS_SYNC {
         return Err(EINVAL);
     }
-    if call.args[0] % PAGE_SIZE != 0 {
+    if !call.args[0].is_multiple_of(PAGE_SIZE) {
         return Err(EINVAL);
     }
     space(call)?.sync(call.args[0], call.args[1], flags & MS_SYNC != 0, flags & MS_INVALIDATE != 0).map(|()| 0)

@@ -239,7 +239,7 @@ fn sys_sched_setaffinity(call: &mut Call<'_>) -> SysResult {
 fn sys_sched_getaffinity(call: &mut Call<'_>) -> SysResult {
     const BYTES: usize = 8;
     let bytes = call.size(1);
-    if bytes < BYTES || bytes % BYTES != 0 {
+    if bytes < BYTES || !bytes.is_multiple_of(BYTES) {
         return Err(EINVAL);
     }
     let task = task_of(call, call.int(0)).map_err(|_| ESRCH)?;

@@ -132,7 +132,7 @@ impl Expire for Timer {
             if now < deadline {
                 return self.arm(&mut state);
             }
-            let missed = if state.interval == 0 { 0 } else { (now - deadline) / state.interval };
+            let missed = (now - deadline).checked_div(state.interval).unwrap_or(0);
             state.deadline = (state.interval != 0).then(|| deadline + (missed + 1) * state.interval);
             self.arm(&mut state);
             if matches!(self.notify, Notify::Queued { .. }) {

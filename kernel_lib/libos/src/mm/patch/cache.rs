@@ -132,7 +132,7 @@ impl FilePatches {
         let trampoline = code::trampoline(site, base + offset, page_address + code::return_offset(site) as u64, entry_at)?;
         let changes = code::changes(site, page_address, base + offset)?;
         let copy = reclaim::try_scratch()?;
-        if slot % PER_PAGE == 0 {
+        if slot.is_multiple_of(PER_PAGE) {
             let frame = reclaim::try_zeroed()?;
             frame.write(0, &hal::entry::fast_entry().to_le_bytes());
             state.trampolines.push(frame);
