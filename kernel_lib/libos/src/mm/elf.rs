@@ -239,7 +239,7 @@ mod tests {
 
     #[test]
     fn segments_that_make_no_sense_are_refused() {
-        for bad in [load(0, 0, 2, 1, 4), load(1, 0, 1, 1, 4), load(0, u64::MAX - 1, 1, 4, 4), load(u64::MAX & !4095, 0, 4096, 4096, 4)] {
+        for bad in [load(0, 0, 2, 1, 4), load(1, 0, 1, 1, 4), load(0, u64::MAX - 1, 1, 4, 4), load(!4095, 0, 4096, 4096, 4)] {
             assert_eq!(Program::parse(&header(), bad.as_bytes()).err(), Some(Flaw::Segments));
         }
         assert!(Program::parse(&header(), &[]).is_err());
