@@ -5,17 +5,63 @@ use crate::errno::{Errno, EINVAL, EISDIR, ENODEV, EOPNOTSUPP};
 use crate::fs::directory;
 use crate::fs::file::{seek_in, FileOps, OpenFile, SeekFrom};
 use crate::fs::inode::Inode;
+use crate::fs::Location;
 use crate::io::IoBuffer;
 use crate::mm::shmem::SharedMemory;
 use crate::mm::Pages;
 use crate::SysResult;
+use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::any::Any;
+use hal::frame::Page;
 use linux_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_ZERO_RANGE, F_ADD_SEALS, F_GET_SEALS, S_IFDIR};
 
 impl TmpInode {
     fn contents(&self) -> Result<&Arc<SharedMemory>, Errno> {
         self.memory().ok_or(if self.kind() == S_IFDIR { EISDIR } else { EINVAL })
+    }
+}
+
+/// A file's memory, mapped through a descriptor: known by the path it was opened at.
+struct Mapping {
+    memory: Arc<SharedMemory>,
+    location: Option<Location>,
+}
+
+impl Pages for Mapping {
+    fn page(&self, index: u64, write: bool) -> Result<Page, Errno> {
+        self.memory.page(index, write)
+    }
+    fn around(&self, index: u64, most: usize, write: bool) -> Vec<Page> {
+        self.memory.around(index, most, write)
+    }
+    fn size(&self) -> u64 {
+        Pages::size(&*self.memory)
+    }
+    fn identity(&self) -> (u64, u64) {
+        self.memory.identity()
+    }
+    fn version(&self) -> Option<u64> {
+        self.memory.version()
+    }
+    fn name(&self) -> String {
+        match &self.location {
+            Some(location) => String::from_utf8_lossy(&location.display_path(&crate::sched::current().fs().root())).into_owned(),
+            None => self.memory.name(),
+        }
+    }
+    fn mapped(&self, delta: i64, writable: bool) {
+        self.memory.mapped(delta, writable);
+    }
+    fn may_write_shared(&self) -> Result<(), Errno> {
+        self.memory.may_write_shared()
+    }
+    fn sync(&self, start: u64, end: u64) -> Result<(), Errno> {
+        self.memory.sync(start, end)
+    }
+    fn punch_hole(&self, start: u64, end: u64) -> Result<(), Errno> {
+        self.memory.punch_hole(start, end)
     }
 }
 
@@ -56,8 +102,9 @@ impl FileOps for TmpInode {
         directory::fill(self, file, buffer)
     }
 
-    fn pages(&self, _file: &OpenFile) -> Result<Arc<dyn Pages>, Errno> {
-        self.memory().map(|memory| memory.clone() as Arc<dyn Pages>).ok_or(ENODEV)
+    fn pages(&self, file: &OpenFile) -> Result<Arc<dyn Pages>, Errno> {
+        let memory = self.memory().ok_or(ENODEV)?.clone();
+        Ok(Arc::new(Mapping { memory, location: file.location.clone() }))
     }
 
     fn sync(&self, _file: &OpenFile, _data_only: bool) -> Result<(), Errno> {
