@@ -60,7 +60,7 @@ fn handle(message: ToGuest) {
         }
         // The stream's host side is the VMM's: it answers end-of-file from now on. What blocks in a read hears of it there.
         ToGuest::CloseStdin { .. } => {}
-        ToGuest::Trace { .. } => {}
+        ToGuest::Trace { on } => crate::syscalls::trace::set(on),
     }
 }
 

@@ -3,7 +3,7 @@
 use super::{create, exit, rseq, seccomp, Task};
 use crate::errno::{Errno, EINTR, ERESTARTNOHAND, ERESTARTSYS};
 use crate::signal::{self, fault};
-use crate::{sched, syscalls};
+use crate::{sched, syscalls, SysResult};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use hal::context::UserContext;
@@ -44,6 +44,7 @@ pub fn system_call(context: &mut UserContext) {
     }
     let outcome = if task.seccomp.is_on() { seccomp::check(&task, context) } else { seccomp::Verdict::Run };
     let result = match outcome {
+        seccomp::Verdict::Run if syscalls::trace::is_on() => traced(&task, context),
         seccomp::Verdict::Run => syscalls::dispatch(&task, context),
         seccomp::Verdict::Answer(result) => result,
     };
@@ -66,6 +67,19 @@ pub fn system_call(context: &mut UserContext) {
     if rseq::moved(&task) {
         leave(task, context);
     }
+}
+
+#[cold]
+fn traced(task: &Arc<Task>, context: &mut UserContext) -> SysResult {
+    use syscalls::trace;
+    let call = trace::describe(context);
+    if trace::never_returns(context.orig_rax) {
+        trace::finished(task, &call, Ok(0));
+        return syscalls::dispatch(task, context);
+    }
+    let result = syscalls::dispatch(task, context);
+    trace::finished(task, &call, result);
+    result
 }
 
 fn as_restart(errno: Errno, number: u64) -> Errno {

@@ -28,6 +28,7 @@ pub mod exec;
 pub mod exit;
 pub mod futex;
 mod group;
+pub mod oom;
 pub mod pidfd;
 pub mod random;
 pub mod report;

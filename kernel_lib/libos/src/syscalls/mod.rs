@@ -25,6 +25,7 @@ mod system;
 mod sysv_memory;
 mod thread;
 mod time;
+pub mod trace;
 mod transfer;
 mod xattr;
 

@@ -1,12 +1,12 @@
 //! Processes: making, executing, ending, waiting, sessions and groups, pidfds.
 
 use super::{full, partial, refused, Call, Entry};
-use crate::errno::{Errno, EAGAIN, EBADF, EINVAL, EPERM, ESRCH};
+use crate::errno::{Errno, EAGAIN, EBADF, EFAULT, EINVAL, EPERM, ESRCH};
 use crate::fs::{Location, OpenFile};
 use crate::process::exec::{self, Program};
 use crate::process::pidfd::{self, PidFd};
 use crate::process::wait::{self, Change, Which};
-use crate::process::{begin_group_exit, clone, exit, session, tree, CloneRequest};
+use crate::process::{begin_group_exit, clone, exit, session, tree, CloneRequest, Task};
 use crate::signal;
 use crate::SysResult;
 use alloc::sync::Arc;
@@ -37,6 +37,8 @@ pub const CALLS: &[Entry] = &[
     full(186, "gettid", |call| Ok(call.task.tid() as usize)),
     full(231, "exit_group", sys_exit_group),
     full(247, "waitid", sys_waitid),
+    full(310, "process_vm_readv", |call| transfer(call, false)),
+    full(311, "process_vm_writev", |call| transfer(call, true)),
     full(322, "execveat", sys_execveat),
     full(424, "pidfd_send_signal", sys_pidfd_send_signal),
     full(434, "pidfd_open", sys_pidfd_open),
@@ -309,6 +311,69 @@ fn sys_pidfd_send_signal(call: &mut Call<'_>) -> SysResult {
     Ok(0)
 }
 
+/// ptrace(2), "Ptrace access mode checking": the same user and group in all three ids, or CAP_SYS_PTRACE.
+fn may_look_into(call: &Call<'_>, target: &Task) -> Result<(), Errno> {
+    let (own, other) = (call.task.credentials(), target.credentials());
+    let same = [other.uid, other.euid, other.suid].iter().all(|&id| id == own.uid)
+        && [other.gid, other.egid, other.sgid].iter().all(|&id| id == own.gid);
+    let own_process = Arc::ptr_eq(&call.task.process, &target.process);
+    if own_process || same || own.capable(linux_abi::capability::CAP_SYS_PTRACE) {
+        Ok(())
+    } else {
+        Err(EPERM)
+    }
+}
+
+/// An array of struct iovec as (address, bytes).
+fn ranges(address: u64, count: u64) -> Result<Vec<(u64, u64)>, Errno> {
+    const UIO_MAXIOV: u64 = 1024;
+    if count > UIO_MAXIOV {
+        return Err(EINVAL);
+    }
+    let vectors: Vec<[u64; 2]> = user::read_array(address, count as usize)?;
+    if vectors.iter().any(|vector| vector[1] > i64::MAX as u64) {
+        return Err(EINVAL);
+    }
+    Ok(vectors.iter().map(|vector| (vector[0], vector[1])).collect())
+}
+
+/// process_vm_readv(2), process_vm_writev(2): bytes moved before the first that cannot be; EFAULT when that is the first of all.
+fn transfer(call: &Call<'_>, write: bool) -> SysResult {
+    const PIECE: u64 = 4096;
+    if call.args[5] != 0 {
+        return Err(EINVAL);
+    }
+    let (local, remote) = (ranges(call.args[1], call.args[2])?, ranges(call.args[3], call.args[4])?);
+    let target = tree::find_task(call.uint(0)).ok_or(ESRCH)?;
+    may_look_into(call, &target)?;
+    let memory = target.memory().ok_or(ESRCH)?;
+    let mut local = local.into_iter().filter(|range| range.1 != 0);
+    let (mut here, mut room) = local.next().unwrap_or((0, 0));
+    let mut done = 0;
+    let mut piece = alloc::vec![0; PIECE as usize];
+    for (mut there, mut left) in remote {
+        while left != 0 && room != 0 {
+            let bytes = left.min(room).min(PIECE - there % PIECE) as usize;
+            let moved = if write {
+                let got = user::read_partial(here, &mut piece[..bytes]);
+                memory.write(there, &piece[..got], false)
+            } else {
+                let got = memory.read(there, &mut piece[..bytes], false);
+                user::write_partial(here, &piece[..got])
+            };
+            done += moved;
+            if moved < bytes {
+                return if done == 0 { Err(EFAULT) } else { Ok(done) };
+            }
+            (there, left, here, room) = (there + bytes as u64, left - bytes as u64, here + bytes as u64, room - bytes as u64);
+            if room == 0 {
+                (here, room) = local.next().unwrap_or((0, 0));
+            }
+        }
+    }
+    Ok(done)
+}
+
 /// pidfd_getfd(2): as ptrace(2) attach would be allowed.
 fn sys_pidfd_getfd(call: &mut Call<'_>) -> SysResult {
     if call.uint(2) != 0 {
@@ -316,12 +381,7 @@ fn sys_pidfd_getfd(call: &mut Call<'_>) -> SysResult {
     }
     let process = pidfd::process_of(call.task, call.int(0))?;
     let target = process.leader().filter(|_| !process.is_zombie()).ok_or(ESRCH)?;
-    let (own, other) = (call.task.credentials(), target.credentials());
-    let same = [other.uid, other.euid, other.suid].iter().all(|&id| id == own.uid)
-        && [other.gid, other.egid, other.sgid].iter().all(|&id| id == own.gid);
-    if !same && !own.capable(linux_abi::capability::CAP_SYS_PTRACE) {
-        return Err(EPERM);
-    }
+    may_look_into(call, &target)?;
     let file = target.files().get(call.int(1)).map_err(|_| EBADF)?;
     call.task.files().insert(file, true, 0, call.task.limit(RLIMIT_NOFILE)).map(|fd| fd as usize)
 }
