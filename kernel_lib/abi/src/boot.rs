@@ -40,6 +40,22 @@ pub struct CpuShared {
     pub bus_error: AtomicU64,
 }
 
+/// What CPUID answers on a vCPU, at [`crate::layout::CPU_CPUID`] of its area: the guest need not execute it, which costs an exit. The first
+/// entry that fits counts; the array ends with one for leaf [`CPUID_ANY`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CpuidEntry {
+    pub leaf: u32,
+    /// ECX; [`CPUID_ANY`]: it does not matter.
+    pub subleaf: u32,
+    /// EAX, EBX, ECX, EDX.
+    pub answer: [u32; 4],
+}
+
+pub const CPUID_ENTRIES: usize = 4096 / core::mem::size_of::<CpuidEntry>();
+/// [`CpuidEntry::leaf`] behind the last, [`CpuidEntry::subleaf`] where any will do.
+pub const CPUID_ANY: u32 = u32::MAX;
+
 /// At guest-physical [`crate::layout::TIME_PAGE`]; a seqlock: odd while the VMM writes.
 /// `ns = (((tsc - tsc_base) as u128 * mult as u128) >> 32) as u64 + base`.
 #[repr(C)]

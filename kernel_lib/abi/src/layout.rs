@@ -42,6 +42,8 @@ pub const CPU_EXCEPTION_TOP: u64 = 0x5000;
 pub const CPU_INTERRUPT_TOP: u64 = 0x6000;
 /// The SYSCALL entry stub of this vCPU (MSR_LSTAR).
 pub const CPU_SYSCALL_STUB: u64 = 0x6000;
+/// Array of [`crate::boot::CpuidEntry`], one page, written by the VMM before the vCPU's first instruction.
+pub const CPU_CPUID: u64 = 0x7000;
 /// The same offsets once more from here on: where an interrupt lands that arrives while another's entry is not over (`entry.s`).
 pub const CPU_MIRROR: u64 = 0x8000;
 pub const CPU_BOOT_STACK_TOP: u64 = 0x2_0000;

@@ -5,7 +5,7 @@ use crate::phys;
 use crate::sync::SpinLock;
 use crate::thread::Runnable;
 use crate::{entry, time};
-use abi::boot::BootPage;
+use abi::boot::{BootPage, CpuidEntry, CPUID_ANY, CPUID_ENTRIES};
 use abi::counters::Counters;
 use abi::layout::{self, vector, MAX_VCPUS};
 use alloc::sync::Arc;
@@ -30,7 +30,8 @@ pub(crate) struct PerCpu {
     /// 1: the running thread has a GS base of its own, to be loaded on the way out.
     pub user_gs_set: u64, // 104
     pub user_gs: u64,          // 112
-    pub pad: u64,              // 120
+    /// Of CPUID answers: known to patched programs.
+    pub cpuid_table: u64, // 120
     /// Frames for IRETQ into ring 3, built once: system call, exception, page fault, interrupt.
     pub frames: [[u64; 6]; 4], // 128, 176, 224, 272
     // Known to Rust only from here on.
@@ -103,17 +104,37 @@ pub fn dax_end() -> u64 {
 
 /// CPUID.1:EDX, what AT_HWCAP says on x86.
 pub fn feature_bits() -> u32 {
-    // SAFETY: every x86-64 CPU has CPUID leaf 1; it is native in ring 3.
-    #[allow(unused_unsafe)]
-    unsafe { core::arch::x86_64::__cpuid(1) }.edx
+    cpuid(1, 0)[3]
 }
 
-/// CPUID: EAX, EBX, ECX, EDX of a leaf and subleaf.
+/// Whether there are tables of CPUID's answers. Programs' code finds its vCPU's by [`CPUID_TABLE_OF_GS`] (it is readable in ring 3).
+pub fn has_cpuid_tables() -> bool {
+    known_cpuid()[0].answer[0] != 0
+}
+
+/// Offset from GS base, as long as it is the library OS's, of the address of the vCPU's table of CPUID's answers.
+pub const CPUID_TABLE_OF_GS: u32 = core::mem::offset_of!(PerCpu, cpuid_table) as u32;
+
+fn known_cpuid() -> &'static [CpuidEntry; CPUID_ENTRIES] {
+    // SAFETY: written by the VMM before the vCPU's first instruction; all zeros if it did not.
+    unsafe { phys::at(layout::CPU_AREAS + id() as u64 * layout::CPU_AREA_SIZE + layout::CPU_CPUID) }
+}
+
+/// CPUID: EAX, EBX, ECX, EDX of a leaf and subleaf, from the VMM's table if it is there; else by the instruction in ring 0 (in ring 3 it
+/// may be a fault, see the VMM).
 pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
-    // SAFETY: every x86-64 CPU has CPUID; unknown leaves answer something harmless. It is native in ring 3.
-    #[allow(unused_unsafe)]
-    let answer = unsafe { core::arch::x86_64::__cpuid_count(leaf, subleaf) };
-    [answer.eax, answer.ebx, answer.ecx, answer.edx]
+    if has_cpuid_tables() {
+        let mut known = known_cpuid().iter().take_while(|entry| entry.leaf != CPUID_ANY);
+        if let Some(entry) = known.find(|entry| entry.leaf == leaf && (entry.subleaf == CPUID_ANY || entry.subleaf == subleaf)) {
+            return entry.answer;
+        }
+    }
+    let (mut a, mut b, mut c, mut d): (u64, u64, u64, u64) = (entry::addresses().cpuid, 0, u64::from(subleaf), 0);
+    // SAFETY: INT 4 runs `hal_ring0_cpuid`. RBX cannot be named as an operand, so it changes places around it.
+    unsafe {
+        asm!("xchg {b}, rbx", "int 4", "xchg {b}, rbx", b = inout(reg) b, inout("rax") a, inout("rcx") c, inout("rdx") d, in("rdi") u64::from(leaf));
+    }
+    [a as u32, b as u32, c as u32, d as u32]
 }
 
 pub fn random_seed() -> [u64; 4] {
@@ -234,6 +255,7 @@ fn prepare(cpu: usize) {
         let p = &mut *(block as *mut PerCpu);
         p.this = block;
         p.id = cpu as u32;
+        p.cpuid_table = base + layout::CPU_CPUID;
         p.frames = frames;
         core::ptr::write(p.local.get(), Local { current: None, previous: None, root: None });
         let mirror = &mut *((block + layout::CPU_MIRROR) as *mut PerCpu);

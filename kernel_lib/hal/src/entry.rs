@@ -22,6 +22,7 @@ extern "C" {
     fn hal_ring0_reload();
     fn hal_ring0_invalidate();
     fn hal_ring0_halt();
+    fn hal_ring0_cpuid();
     static hal_exception_gates: [u64; 32];
     static hal_interrupt_gates: [u64; 32];
     fn hal_gate_ring0_call();
@@ -43,6 +44,7 @@ pub(crate) struct Addresses {
     pub reload: u64,
     pub invalidate: u64,
     pub halt: u64,
+    pub cpuid: u64,
 }
 
 fn address(function: unsafe extern "C" fn()) -> u64 {
@@ -61,6 +63,7 @@ pub(crate) fn addresses() -> Addresses {
         reload: address(hal_ring0_reload),
         invalidate: address(hal_ring0_invalidate),
         halt: address(hal_ring0_halt),
+        cpuid: address(hal_ring0_cpuid),
     }
 }
 

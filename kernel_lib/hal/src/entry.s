@@ -552,6 +552,12 @@ hal_ring0_reload:
 hal_ring0_invalidate:
     invlpg (%rdi)
     iretq
+# RDI = leaf, RCX = subleaf. (In ring 3 CPUID may be a fault.)
+.globl hal_ring0_cpuid
+hal_ring0_cpuid:
+    mov %edi, %eax
+    cpuid
+    iretq
 # RDI = the pending word; interrupts are off in an interrupt gate, so nothing can come between the look and the HLT.
 .globl hal_ring0_halt
 hal_ring0_halt:

@@ -129,6 +129,9 @@ pub fn copy_fault(access: Access) -> bool {
 /// Any other exception of the program.
 pub fn exception(context: &mut UserContext, vector: u8, error: u64) {
     let task = sched::current();
+    if vector == 13 && task.memory().is_some_and(|memory| memory.trapped_cpuid(context, task.process.thread_list().len() == 1)) {
+        return leave(task, context);
+    }
     fault::exception(&task, context, vector, error);
     leave(task, context);
 }

@@ -3,7 +3,11 @@
 
 use std::arch::x86_64::__cpuid_count;
 
-use kvm_bindings::{kvm_cpuid_entry2, CpuId};
+use abi::boot::{CPUID_ANY, CPUID_ENTRIES};
+use abi::layout::{CPU_AREAS, CPU_AREA_SIZE, CPU_CPUID};
+use kvm_bindings::{kvm_cpuid_entry2, CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX};
+
+use crate::memory::{Fault, GuestMemory};
 
 /// x87, SSE, AVX and the three parts of AVX-512. Not AMX (8 KiB of state a thread), not PKRU.
 const XCR0_WANTED: u64 = 0b1110_0111;
@@ -117,6 +121,26 @@ pub fn trim(cpuid: &mut CpuId, xcr0: u64) {
 }
 
 /// The leaves that name the vCPU: one socket, one thread a core.
+/// Writes the table of a vCPU's answers for the guest.
+pub fn publish(cpuid: &CpuId, memory: &GuestMemory, index: u32) -> Result<(), Fault> {
+    let mut rows: Vec<[u32; 6]> = Vec::new();
+    let has_subleaves = |entry: &kvm_cpuid_entry2| entry.flags & KVM_CPUID_FLAG_SIGNIFCANT_INDEX != 0;
+    for entry in cpuid.as_slice() {
+        let subleaf = if has_subleaves(entry) { entry.index } else { CPUID_ANY };
+        rows.push([entry.function, subleaf, entry.eax, entry.ebx, entry.ecx, entry.edx]);
+    }
+    // Subleaves that KVM does not list answer zeros; those of the topology leaves, more than that, and stay with the instruction.
+    for entry in cpuid.as_slice().iter().filter(|entry| has_subleaves(entry) && !matches!(entry.function, 0xb | 0x1f)) {
+        if rows.last().is_none_or(|last| last[0] != entry.function) {
+            rows.push([entry.function, CPUID_ANY, 0, 0, 0, 0]);
+        }
+    }
+    rows.truncate(CPUID_ENTRIES - 1);
+    rows.push([CPUID_ANY, 0, 0, 0, 0, 0]);
+    let bytes: Vec<u8> = rows.iter().flatten().flat_map(|word| word.to_le_bytes()).collect();
+    memory.write_bytes(CPU_AREAS + u64::from(index) * CPU_AREA_SIZE + CPU_CPUID, &bytes)
+}
+
 pub fn identify(cpuid: &mut CpuId, index: u32) {
     for entry in cpuid.as_mut_slice() {
         match entry.function {

@@ -22,6 +22,8 @@ use crate::memory::GuestMemory;
 const MSR_TSC: u32 = 0x10;
 const MSR_STAR: u32 = 0xc000_0081;
 const MSR_LSTAR: u32 = 0xc000_0082;
+/// Bit 0: CPUID in ring 3 is a general-protection fault (Intel SDM volume 3A, "CPUID Faulting"; KVM has it on AMD too).
+const MSR_MISC_FEATURES_ENABLES: u32 = 0x140;
 const MSR_SFMASK: u32 = 0xc000_0084;
 /// PE, MP, ET, NE, WP, AM, PG.
 const CR0: u64 = 0x8005_0033;
@@ -44,6 +46,8 @@ pub struct KvmMachine {
     /// Pages of guest-physical address space in slots, for the limit of shadow pages.
     pages: AtomicU64,
     tsc_hz: OnceLock<u64>,
+    /// What CPUID answers on the first vCPU.
+    answers: OnceLock<Option<CpuId>>,
 }
 
 /// Opens /dev/kvm, with advice when it cannot be.
@@ -84,7 +88,7 @@ impl KvmMachine {
             apic_timer_hz: 1_000_000_000,
             exits_are_cheap: exits_are_cheap(),
         };
-        Ok(Self { vm, memory, cpuid, features, slots: AtomicU32::new(0), pages: AtomicU64::new(0), tsc_hz: OnceLock::new() })
+        Ok(Self { vm, memory, cpuid, features, slots: AtomicU32::new(0), pages: AtomicU64::new(0), tsc_hz: OnceLock::new(), answers: OnceLock::new() })
     }
 
     fn set_shadow_page_limit(&self, pages: u64) {
@@ -162,6 +166,7 @@ impl Machine for KvmMachine {
             fd.set_xcrs(&xcrs).during(Kind::Kvm, "KVM_SET_XCRS")?;
         }
         set_msrs(&fd, start)?;
+        self.publish_cpuid(&fd, start.index);
         let mut registers = kvm_bindings::kvm_regs { rip: start.rip, rsp: start.rsp, rdi: start.rdi, rsi: start.rsi, ..Default::default() };
         registers.rflags = 2;
         fd.set_regs(&registers).during(Kind::Kvm, "KVM_SET_REGS")?;
@@ -170,6 +175,22 @@ impl Machine for KvmMachine {
         let khz = fd.get_tsc_khz().during(Kind::Kvm, "KVM_GET_TSC_KHZ")?;
         let _ = self.tsc_hz.set(u64::from(khz) * 1000);
         Ok(Box::new(KvmVcpu { fd }))
+    }
+}
+
+impl KvmMachine {
+    /// Gives the guest the table of a vCPU's CPUID answers, and from then on the executions themselves: each would cost an exit, and the C
+    /// library executes 60 when a program starts. The guest can do without both.
+    fn publish_cpuid(&self, fd: &VcpuFd, index: u32) {
+        // KVM has completed the first vCPU's list by what its registers say; the others differ in their ids.
+        let first = self.answers.get_or_init(|| fd.get_cpuid2(KVM_MAX_CPUID_ENTRIES).ok());
+        let Some(mut list) = first.clone() else { return };
+        cpuid::identify(&mut list, index);
+        if cpuid::publish(&list, &self.memory, index).is_ok() {
+            if let Ok(msrs) = Msrs::from_entries(&[kvm_msr_entry { index: MSR_MISC_FEATURES_ENABLES, data: 1, ..Default::default() }]) {
+                let _ = fd.set_msrs(&msrs);
+            }
+        }
     }
 }
 

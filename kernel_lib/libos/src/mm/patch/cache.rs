@@ -4,7 +4,7 @@
 //! serves all. A patched page is never changed: the next patch makes a new copy, and who runs on an old one keeps it until a slow
 //! call of his own brings him here. Trampolines are only added, and reached only through pages made afterwards.
 
-use super::code::{self, SLOT};
+use super::code::{self, HEADER_SLOTS, SLOT};
 use crate::mm::map::FILE_GAP;
 use crate::mm::reclaim;
 use crate::mm::{Pages, PAGE_SIZE};
@@ -38,8 +38,43 @@ struct Patched {
 struct State {
     pages: BTreeMap<u64, Patched>,
     trampolines: Vec<Frame>,
-    /// Slots in use.
-    slots: usize,
+    /// What each slot in use holds.
+    slots: Vec<Slot>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Slot {
+    SystemCall,
+    Other,
+}
+
+/// What is to be patched.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted {
+    /// The SYSCALL that ends at this offset of its page, called with this number.
+    SystemCall { behind: usize, number: u64 },
+    /// The CPUID at this offset.
+    Cpuid { at: usize },
+}
+
+impl Wanted {
+    fn is_there(self, page: &[u8]) -> bool {
+        match self {
+            Self::SystemCall { behind, .. } => {
+                // Of the first kind the SYSCALL stays.
+                let jumps = behind.checked_sub(7).is_some_and(|at| page[at] == 0xe9);
+                behind.checked_sub(2).is_some_and(|at| page.get(at..behind) == Some(&code::SYSCALL)) && !jumps
+            }
+            Self::Cpuid { at } => page.get(at..at + 2) == Some(&code::CPUID),
+        }
+    }
+
+    fn examine(self, page: &[u8]) -> Option<code::Site> {
+        match self {
+            Self::SystemCall { behind, number } => code::examine(page, behind, number),
+            Self::Cpuid { at } => code::examine_cpuid(page, at),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -72,12 +107,12 @@ pub fn of(pages: &dyn Pages, create: bool) -> Option<Arc<FilePatches>> {
     Some(fresh)
 }
 
-/// Slots of a page of trampolines: the first holds the entry's address.
-const PER_PAGE: usize = PAGE_SIZE as usize / SLOT - 1;
+/// Slots of a page of trampolines behind its header.
+const PER_PAGE: usize = PAGE_SIZE as usize / SLOT - HEADER_SLOTS;
 const MOST_SLOTS: usize = PER_PAGE * (FILE_GAP / PAGE_SIZE) as usize;
 
 const fn slot_offset(slot: usize) -> u64 {
-    (slot / PER_PAGE) as u64 * PAGE_SIZE + ((slot % PER_PAGE + 1) * SLOT) as u64
+    (slot / PER_PAGE) as u64 * PAGE_SIZE + ((slot % PER_PAGE + HEADER_SLOTS) * SLOT) as u64
 }
 
 impl FilePatches {
@@ -104,9 +139,9 @@ impl FilePatches {
         copies.iter().any(|frame| frame.address() == address).then(|| copies.last().is_some_and(|last| last.address() == address))
     }
 
-    /// Patches the SYSCALL that ends at offset `behind` of page `index`, mapped at `page_address` with its trampolines at `base`, and called
-    /// with `number`. `original`: the page as mapped now, of the file or a copy of ours. The newest copy; None: cannot be patched.
-    pub fn patch(&self, index: u64, original: &Page, page_address: u64, base: u64, behind: usize, number: u64) -> Option<Frame> {
+    /// Patches a place of page `index`, mapped at `page_address` with its trampolines at `base`. `original`: the page as mapped now, of the
+    /// file or a copy of ours. The newest copy, be it that the place was patched before; None: cannot be patched.
+    pub fn patch(&self, index: u64, original: &Page, page_address: u64, base: u64, wanted: Wanted) -> Option<Frame> {
         let mut state = self.state.lock();
         let lead = page_address - base;
         let mut bytes = alloc::vec![0u8; PAGE_SIZE as usize];
@@ -115,30 +150,34 @@ impl FilePatches {
             Some(known) => {
                 let newest = known.copies.last()?;
                 newest.read(0, &mut bytes);
-                // Another process patched it meanwhile?
-                if bytes.get(behind.checked_sub(2)?..behind)? != code::SYSCALL || is_jump_before(&bytes, behind) {
+                if !wanted.is_there(&bytes) {
                     return Some(newest.clone());
                 }
             }
             None => hal::phys::read(original.address(), &mut bytes),
         }
-        let site = code::examine(&bytes, behind, number)?;
-        let slot = state.slots;
-        if slot >= MOST_SLOTS {
+        let site = wanted.examine(&bytes)?;
+        let count = code::slots(site);
+        if state.slots.len() % PER_PAGE + count > PER_PAGE {
+            state.slots.push(Slot::Other);
+        }
+        let slot = state.slots.len();
+        if slot + count > MOST_SLOTS {
             return None;
         }
         let offset = slot_offset(slot);
-        let entry_at = base + (offset & !(PAGE_SIZE - 1));
-        let trampoline = code::trampoline(site, base + offset, page_address + code::return_offset(site) as u64, entry_at)?;
+        let header_at = base + (offset & !(PAGE_SIZE - 1));
+        let trampoline = code::trampoline(site, base + offset, &bytes, page_address, header_at)?;
         let changes = code::changes(site, page_address, base + offset)?;
         let copy = reclaim::try_scratch()?;
         if slot.is_multiple_of(PER_PAGE) {
             let frame = reclaim::try_zeroed()?;
-            frame.write(0, &hal::entry::fast_entry().to_le_bytes());
+            frame.write(0, &code::header(hal::entry::fast_entry(), hal::cpu::CPUID_TABLE_OF_GS));
             state.trampolines.push(frame);
         }
-        state.trampolines.last()?.write((offset % PAGE_SIZE) as usize, &trampoline);
-        state.slots += 1;
+        state.trampolines.last()?.write((offset % PAGE_SIZE) as usize, &trampoline[..count * SLOT]);
+        let kind = if matches!(wanted, Wanted::SystemCall { .. }) { Slot::SystemCall } else { Slot::Other };
+        state.slots.extend(core::iter::repeat_n(kind, count));
         for change in changes.into_iter().flatten() {
             bytes[change.offset..change.offset + change.length].copy_from_slice(&change.bytes[..change.length]);
         }
@@ -151,18 +190,14 @@ impl FilePatches {
     pub fn original(&self, base: u64, offset: u64) -> Option<u64> {
         let state = self.state.lock();
         let frame = state.trampolines.get((offset / PAGE_SIZE) as usize)?;
-        let slot = offset % PAGE_SIZE / SLOT as u64;
-        let start = slot * SLOT as u64;
-        if slot == 0 || start + SLOT as u64 > PAGE_SIZE {
+        let in_page = ((offset % PAGE_SIZE) as usize / SLOT).checked_sub(HEADER_SLOTS).filter(|&slot| slot < PER_PAGE)?;
+        let number = (offset / PAGE_SIZE) as usize * PER_PAGE + in_page;
+        if state.slots.get(number) != Some(&Slot::SystemCall) {
             return None;
         }
+        let start = ((in_page + HEADER_SLOTS) * SLOT) as u64;
         let mut bytes = [0; SLOT];
         frame.read(start as usize, &mut bytes);
         code::original(&bytes, base + (offset & !(PAGE_SIZE - 1)) + start, base + offset)
     }
-}
-
-/// A site of the first kind that is patched already: a near jump where the number was loaded.
-fn is_jump_before(bytes: &[u8], behind: usize) -> bool {
-    behind.checked_sub(7).is_some_and(|at| bytes[at] == 0xe9)
 }

@@ -1,23 +1,32 @@
-//! The machine code of patched system calls (Intel SDM volume 2). Pure.
+//! The machine code of patched system calls and CPUIDs (Intel SDM volume 2). Pure.
 //!
 //! ```text
-//! site A   b8 nr 00 00 00  mov $nr,%eax       ──▶  e9 ..  jmp trampoline      (the SYSCALL stays, for jumps to it)
+//! number   b8 nr 00 00 00  mov $nr,%eax       ──▶  e9 ..  jmp trampoline      (the SYSCALL stays, for jumps to it)
 //!          0f 05           syscall                 0f 05
-//! site B   ..              anything           ──▶  ..
+//! hole     ..              anything           ──▶  ..
 //!          0f 05           syscall                 eb ..  jmp hole
 //!          hole: 5 bytes of padding behind a ret or jmp within reach: e9 .. jmp trampoline
 //!
 //! trampoline   [mov $nr,%eax]  lea return(%rip),%rcx   jmp *entry(%rip)
+//!
+//! cpuid    0f a2           cpuid              ──▶  e9 ..  jmp trampoline
+//!          ..              3 bytes or more
+//! trampoline   lea -128(%rsp),%rsp   call look_up   lea 128(%rsp),%rsp   the instructions overwritten   jmp behind them
 //! ```
 //!
-//! No stack is used (the red zone), and of the registers only RCX, which SYSCALL overwrites too.
+//! System calls use no stack and of the registers only RCX, which SYSCALL overwrites too. CPUID's answers come from the VMM's table
+//! of the vCPU, by code that runs as the program's and keeps its flags and its red zone.
 
-/// Bytes of a trampoline's slot; the first slot of each page holds the entry's address instead.
+/// Bytes of a trampoline's slot (a CPUID's takes two). The first slots of each page hold what [`header`] makes.
 pub const SLOT: usize = 24;
+pub const HEADER_SLOTS: usize = 3;
+const LOOK_UP: usize = 8;
 pub const SYSCALL: [u8; 2] = [0x0f, 0x05];
+pub const CPUID: [u8; 2] = [0x0f, 0xa2];
 const MOV_EAX: u8 = 0xb8;
 const JMP_NEAR: u8 = 0xe9;
 const JMP_SHORT: u8 = 0xeb;
+const CALL: u8 = 0xe8;
 const RET: u8 = 0xc3;
 const INT3: u8 = 0xcc;
 
@@ -36,6 +45,59 @@ pub enum Site {
     Number { at: usize, number: u32 },
     /// The SYSCALL at this offset jumps to the hole at that offset.
     Hole { at: usize, hole: usize },
+    /// The CPUID at this offset becomes the jump, with so many bytes of instructions behind it.
+    Cpuid { at: usize, moved: usize },
+}
+
+/// What begins every page of trampolines: the address of the library OS's fast entry, and `look_up`. `table`: where from GS base on the
+/// address of the vCPU's table of CPUID's answers is.
+pub fn header(entry: u64, table: u32) -> [u8; HEADER_SLOTS * SLOT] {
+    const CODE: [u8; 56] = [
+        0x9c, // pushf
+        0x56, // push %rsi
+        0x65, 0x48, 0x8b, 0x34, 0x25, 0, 0, 0, 0, // mov %gs:table,%rsi
+        0x83, 0x3e, 0xff, // 1: cmpl $-1,(%rsi)       the end: ask the CPU
+        0x74, 0x23, // je 4f
+        0x39, 0x06, // cmp %eax,(%rsi)
+        0x75, 0x0b, // jne 2f
+        0x83, 0x7e, 0x04, 0xff, // cmpl $-1,4(%rsi)    any subleaf
+        0x74, 0x0b, // je 3f
+        0x39, 0x4e, 0x04, // cmp %ecx,4(%rsi)
+        0x74, 0x06, // je 3f
+        0x48, 0x83, 0xc6, 0x18, // 2: add $24,%rsi
+        0xeb, 0xe6, // jmp 1b
+        0x8b, 0x46, 0x08, // 3: mov 8(%rsi),%eax
+        0x8b, 0x5e, 0x0c, // mov 12(%rsi),%ebx
+        0x8b, 0x4e, 0x10, // mov 16(%rsi),%ecx
+        0x8b, 0x56, 0x14, // mov 20(%rsi),%edx
+        0xeb, 0x02, // jmp 5f
+        0x0f, 0xa2, // 4: cpuid
+        0x5e, // 5: pop %rsi
+        0x9d, // popf
+        0xc3, // ret
+    ];
+    let mut bytes = [INT3; HEADER_SLOTS * SLOT];
+    bytes[..8].copy_from_slice(&entry.to_le_bytes());
+    bytes[LOOK_UP..LOOK_UP + CODE.len()].copy_from_slice(&CODE);
+    bytes[LOOK_UP + 7..LOOK_UP + 11].copy_from_slice(&table.to_le_bytes());
+    bytes
+}
+
+/// Looks at the CPUID at offset `at` of a page of code: it and what follows it make room for a jump.
+pub fn examine_cpuid(page: &[u8], at: usize) -> Option<Site> {
+    if page.get(at..at + 2)? != CPUID {
+        return None;
+    }
+    let mut moved = 0;
+    while moved < 3 {
+        let code = &page[at + 2 + moved..];
+        let instruction = decode(code)?;
+        if !instruction.may_move(code) {
+            return None;
+        }
+        moved += instruction.length;
+    }
+    Some(Site::Cpuid { at, moved })
 }
 
 /// Looks at the SYSCALL that ends at `behind` of a page of code and was called with `number`.
@@ -117,8 +179,50 @@ fn modrm_length(code: &[u8]) -> Option<usize> {
     Some(1 + usize::from(sib) + displacement)
 }
 
-/// Length of an instruction of the kinds that stand around system calls. None: unknown, or cut off.
+/// An instruction of the kinds that stand around system calls and CPUIDs.
+#[derive(Clone, Copy)]
+struct Instruction {
+    length: usize,
+    opcode_at: usize,
+    modrm_at: Option<usize>,
+}
+
+impl Instruction {
+    /// Does the same elsewhere, once its displacement is corrected: conditional jumps do, calls, jumps and system calls need not.
+    fn may_move(&self, code: &[u8]) -> bool {
+        let second = code.get(self.opcode_at + 1).copied().unwrap_or(0);
+        match code[self.opcode_at] {
+            0xe8 | 0xe9 | 0xeb | 0xc2 | 0xc3 | 0xcc | 0xcd | 0xf4 => false,
+            0xff => !(2..=5).contains(&(second >> 3 & 7)),
+            0x0f => !matches!(second, 0x05 | 0x0b | 0xa2),
+            _ => true,
+        }
+    }
+
+    /// A conditional jump: its condition and how far it goes from its end.
+    fn branch(&self, code: &[u8]) -> Option<(u8, i32)> {
+        match code[self.opcode_at] {
+            opcode @ 0x70..=0x7f => Some((opcode & 15, i32::from(code[self.opcode_at + 1] as i8))),
+            0x0f if code[self.opcode_at + 1] & 0xf0 == 0x80 => {
+                let distance = code.get(self.length - 4..self.length)?.try_into().ok()?;
+                Some((code[self.opcode_at + 1] & 15, i32::from_le_bytes(distance)))
+            }
+            _ => None,
+        }
+    }
+
+    /// Offset of a displacement that counts from the instruction's end.
+    fn relative_displacement(&self, code: &[u8]) -> Option<usize> {
+        self.modrm_at.filter(|&at| code[at] & 0xc7 == 5).map(|at| at + 1)
+    }
+}
+
+/// Length of an instruction. None: unknown, or cut off.
 pub fn instruction_length(code: &[u8]) -> Option<usize> {
+    decode(code).map(|instruction| instruction.length)
+}
+
+fn decode(code: &[u8]) -> Option<Instruction> {
     let mut at = 0;
     let mut operand_16 = false;
     while let Some(&byte) = code.get(at) {
@@ -134,54 +238,53 @@ pub fn instruction_length(code: &[u8]) -> Option<usize> {
         wide = rex & 8 != 0;
         at += 1;
     }
+    let opcode_at = at;
     let immediate = if operand_16 { 2 } else { 4 };
     let opcode = *code.get(at)?;
     at += 1;
-    let with_modrm = |rest: usize| code.get(at..).and_then(modrm_length).map(|length| at + length + rest);
-    let length = match opcode {
+    // (has a ModRM byte, bytes behind it or behind the opcode)
+    let (modrm, rest) = match opcode {
         0x0f => {
             let second = *code.get(at)?;
             at += 1;
-            let with_modrm = |rest: usize| code.get(at..).and_then(modrm_length).map(|length| at + length + rest);
             match second {
-                0x05 | 0x0b | 0x31 | 0xa2 => Some(at),
-                0x80..=0x8f => Some(at + 4),
-                0x10..=0x17 | 0x1e | 0x1f | 0x28..=0x2f | 0x40..=0x4f | 0x54..=0x5f | 0x6e | 0x6f | 0x7e | 0x7f | 0x90..=0x9f => {
-                    with_modrm(0)
-                }
-                0xa3 | 0xab | 0xae | 0xaf | 0xb0 | 0xb1 | 0xb3 | 0xb6..=0xb8 | 0xbb..=0xbf | 0xc0 | 0xc1 | 0xd6 | 0xef => with_modrm(0),
-                0xba | 0xc2 | 0xc6 => with_modrm(1),
-                0xc8..=0xcf => Some(at),
-                _ => None,
+                0x05 | 0x0b | 0x31 | 0xa2 | 0xc8..=0xcf => (false, 0),
+                0x80..=0x8f => (false, 4),
+                0x10..=0x17 | 0x1e | 0x1f | 0x28..=0x2f | 0x40..=0x4f | 0x54..=0x5f | 0x6e | 0x6f | 0x7e | 0x7f | 0x90..=0x9f => (true, 0),
+                0xa3 | 0xab | 0xae | 0xaf | 0xb0 | 0xb1 | 0xb3 | 0xb6..=0xb8 | 0xbb..=0xbf | 0xc0 | 0xc1 | 0xd6 | 0xef => (true, 0),
+                0xba | 0xc2 | 0xc6 => (true, 1),
+                _ => return None,
             }
         }
         // ALU operations: six forms in each row of eight.
         0x00..=0x3f => match opcode & 7 {
-            0..=3 => with_modrm(0),
-            4 => Some(at + 1),
-            5 => Some(at + immediate),
-            _ => None,
+            0..=3 => (true, 0),
+            4 => (false, 1),
+            5 => (false, immediate),
+            _ => return None,
         },
-        0x50..=0x5f | 0x90..=0x99 | 0xc3 | 0xc9 | 0xcc | 0xf4 | 0xa4 | 0xa5 | 0xaa | 0xab => Some(at),
-        0x63 | 0x84..=0x8b | 0x8d | 0x8f | 0xd0..=0xd3 | 0xff | 0xfe => with_modrm(0),
-        0x68 | 0xa9 => Some(at + immediate),
-        0x6a | 0x70..=0x7f | 0xa8 | 0xb0..=0xb7 | 0xeb | 0xcd => Some(at + 1),
-        0x69 | 0x81 | 0xc7 => with_modrm(immediate),
-        0x6b | 0x80 | 0x83 | 0xc0 | 0xc1 | 0xc6 => with_modrm(1),
-        0xb8..=0xbf => Some(at + if wide { 8 } else { immediate }),
-        0xc2 => Some(at + 2),
-        0xe8 | 0xe9 => Some(at + 4),
-        0xf6 | 0xf7 => {
-            let tests = *code.get(at)? >> 3 & 7 < 2;
-            with_modrm(match (tests, opcode) {
-                (false, _) => 0,
-                (true, 0xf6) => 1,
-                (true, _) => immediate,
-            })
-        }
-        _ => None,
+        0x50..=0x5f | 0x90..=0x99 | 0xc3 | 0xc9 | 0xcc | 0xf4 | 0xa4 | 0xa5 | 0xaa | 0xab => (false, 0),
+        0x63 | 0x84..=0x8b | 0x8d | 0x8f | 0xd0..=0xd3 | 0xff | 0xfe => (true, 0),
+        0x68 | 0xa9 => (false, immediate),
+        0x6a | 0x70..=0x7f | 0xa8 | 0xb0..=0xb7 | 0xeb | 0xcd => (false, 1),
+        0x69 | 0x81 | 0xc7 => (true, immediate),
+        0x6b | 0x80 | 0x83 | 0xc0 | 0xc1 | 0xc6 => (true, 1),
+        0xb8..=0xbf => (false, if wide { 8 } else { immediate }),
+        0xc2 => (false, 2),
+        0xe8 | 0xe9 => (false, 4),
+        0xf6 | 0xf7 => match (*code.get(at)? >> 3 & 7 < 2, opcode) {
+            (false, _) => (true, 0),
+            (true, 0xf6) => (true, 1),
+            (true, _) => (true, immediate),
+        },
+        _ => return None,
     };
-    length.filter(|&length| length <= code.len())
+    let modrm_at = modrm.then_some(at);
+    if modrm {
+        at += modrm_length(code.get(at..)?)?;
+    }
+    let length = at + rest;
+    (length <= code.len()).then_some(Instruction { length, opcode_at, modrm_at })
 }
 
 fn relative(from: u64, to: u64) -> Option<[u8; 4]> {
@@ -197,7 +300,7 @@ fn near_jump(from: u64, to: u64) -> Option<[u8; 5]> {
 pub fn changes(site: Site, page_address: u64, trampoline: u64) -> Option<[Option<Change>; 2]> {
     let jump = |at: usize| near_jump(page_address + at as u64, trampoline).map(|bytes| Change { offset: at, length: 5, bytes });
     match site {
-        Site::Number { at, .. } => Some([None, Some(jump(at)?)]),
+        Site::Number { at, .. } | Site::Cpuid { at, .. } => Some([None, Some(jump(at)?)]),
         Site::Hole { at, hole } => {
             let distance = i8::try_from(hole as i64 - (at as i64 + 2)).ok()?;
             let short = Change { offset: at, length: 2, bytes: [JMP_SHORT, distance as u8, 0, 0, 0] };
@@ -206,32 +309,73 @@ pub fn changes(site: Site, page_address: u64, trampoline: u64) -> Option<[Option
     }
 }
 
-/// Where the site's SYSCALL returns to, as an offset of its page.
+/// Where the trampoline goes back to, as an offset of its page.
 pub const fn return_offset(site: Site) -> usize {
     match site {
         Site::Number { at, .. } => at + 7,
         Site::Hole { at, .. } => at + 2,
+        Site::Cpuid { at, moved } => at + 2 + moved,
     }
 }
 
-/// A trampoline at `address` that goes back to `back`; the entry's address is stored at `entry_at`.
-pub fn trampoline(site: Site, address: u64, back: u64, entry_at: u64) -> Option<[u8; SLOT]> {
-    let mut code = [INT3; SLOT];
+/// Slots that a site's trampoline takes.
+pub const fn slots(site: Site) -> usize {
+    if matches!(site, Site::Cpuid { .. }) { 2 } else { 1 }
+}
+
+/// A trampoline at `address` for a site on `page`, which is mapped at `page_address`; its own page has its header at `header`.
+pub fn trampoline(site: Site, address: u64, page: &[u8], page_address: u64, header: u64) -> Option<[u8; 2 * SLOT]> {
+    let mut code = [INT3; 2 * SLOT];
+    let back = page_address + return_offset(site) as u64;
     let mut at = 0;
-    if let Site::Number { number, .. } = site {
-        code[0] = MOV_EAX;
-        code[1..5].copy_from_slice(&number.to_le_bytes());
-        at = 5;
+    let mut put = |bytes: &[u8], at: &mut usize| -> Option<()> {
+        code.get_mut(*at..*at + bytes.len())?.copy_from_slice(bytes);
+        *at += bytes.len();
+        Some(())
+    };
+    if let Site::Cpuid { at: site_at, moved } = site {
+        put(&[0x48, 0x8d, 0x64, 0x24, 0x80], &mut at)?;
+        put(&[CALL], &mut at)?;
+        put(&relative(address + at as u64 + 4, header + LOOK_UP as u64)?, &mut at)?;
+        put(&[0x48, 0x8d, 0xa4, 0x24, 0x80, 0, 0, 0], &mut at)?;
+        let mut from = site_at + 2;
+        while from < site_at + 2 + moved {
+            let instruction = decode(&page[from..])?;
+            if let Some((condition, distance)) = instruction.branch(&page[from..]) {
+                let target = (page_address + (from + instruction.length) as u64).wrapping_add_signed(i64::from(distance));
+                put(&[0x0f, 0x80 | condition], &mut at)?;
+                put(&relative(address + at as u64 + 4, target)?, &mut at)?;
+                from += instruction.length;
+                continue;
+            }
+            let mut bytes = [0; 16];
+            let copy = bytes.get_mut(..instruction.length)?;
+            copy.copy_from_slice(&page[from..from + instruction.length]);
+            if let Some(displacement) = instruction.relative_displacement(copy) {
+                let old = i32::from_le_bytes(copy[displacement..displacement + 4].try_into().ok()?);
+                let target = (page_address + (from + instruction.length) as u64).wrapping_add_signed(i64::from(old));
+                let new = relative(address + (at + instruction.length) as u64, target)?;
+                copy[displacement..displacement + 4].copy_from_slice(&new);
+            }
+            put(copy, &mut at)?;
+            from += instruction.length;
+        }
+        put(&near_jump(address + at as u64, back)?, &mut at)?;
+        return Some(code);
     }
-    code[at..at + 3].copy_from_slice(&[0x48, 0x8d, 0x0d]);
-    code[at + 3..at + 7].copy_from_slice(&relative(address + at as u64 + 7, back)?);
-    at += 7;
-    code[at..at + 2].copy_from_slice(&[0xff, 0x25]);
-    code[at + 2..at + 6].copy_from_slice(&relative(address + at as u64 + 6, entry_at)?);
+    if let Site::Number { number, .. } = site {
+        put(&[MOV_EAX], &mut at)?;
+        put(&number.to_le_bytes(), &mut at)?;
+    }
+    put(&[0x48, 0x8d, 0x0d], &mut at)?;
+    put(&relative(address + at as u64 + 4, back)?, &mut at)?;
+    put(&[0xff, 0x25], &mut at)?;
+    put(&relative(address + at as u64 + 4, header)?, &mut at)?;
     Some(code)
 }
 
-/// The place in the program that corresponds to `rip` within a trampoline (`code` at `address`): the SYSCALL, or what stood before it.
+/// The place in the program that corresponds to `rip` within a system call's trampoline (`code` at `address`): the SYSCALL, or what stood
+/// before it.
 pub fn original(code: &[u8; SLOT], address: u64, rip: u64) -> Option<u64> {
     let skip = if code[0] == MOV_EAX { 5 } else { 0 };
     let rel = i32::from_le_bytes(code[skip + 3..skip + 7].try_into().ok()?);
@@ -289,16 +433,58 @@ mod tests {
 
     #[test]
     fn a_trampoline_leads_there_and_back() {
-        let (address, back, entry) = (0x1000_0018, 0x1001_0007, 0x1000_0000);
-        let number = trampoline(Site::Number { at: 0, number: 1 }, address, back, entry).unwrap();
+        let (address, page_address, header) = (0x1000_0048, 0x1001_0000, 0x1000_0000);
+        let code = |site, page_address| trampoline(site, address, &[], page_address, header);
+        let slot = |code: [u8; 2 * SLOT]| -> [u8; SLOT] { code[..SLOT].try_into().unwrap() };
+        let number = slot(code(Site::Number { at: 0, number: 1 }, page_address).unwrap());
         assert_eq!(number[..5], [0xb8, 1, 0, 0, 0]);
-        assert_eq!(original(&number, address, address), Some(back - 7));
-        assert_eq!(original(&number, address, address + 5), Some(back - 2));
-        let hole = trampoline(Site::Hole { at: 0, hole: 9 }, address, back, entry).unwrap();
-        assert_eq!(original(&hole, address, address), Some(back - 2));
+        assert_eq!(original(&number, address, address), Some(page_address));
+        assert_eq!(original(&number, address, address + 5), Some(page_address + 5));
+        let hole = slot(code(Site::Hole { at: 4, hole: 9 }, page_address).unwrap());
+        assert_eq!(original(&hole, address, address), Some(page_address + 4));
         assert_eq!(instruction_length(&hole), Some(7));
         assert_eq!(instruction_length(&hole[7..]), Some(6));
-        assert!(trampoline(Site::Hole { at: 0, hole: 9 }, address, back + (4 << 30), entry).is_none());
+        assert!(code(Site::Hole { at: 4, hole: 9 }, page_address + (4 << 30)).is_none());
+    }
+
+    #[test]
+    fn a_cpuid_takes_its_neighbours_along() {
+        // cpuid; mov %eax,0x100(%rip); ret
+        let code = page(&[0x0f, 0xa2, 0x89, 0x05, 0, 1, 0, 0, 0xc3]);
+        let site = examine_cpuid(&code, 0).unwrap();
+        assert_eq!(site, Site::Cpuid { at: 0, moved: 6 });
+        let (address, page_address, header) = (0x1000_0048u64, 0x1001_0000u64, 0x1000_0000u64);
+        let trampoline = trampoline(site, address, &code, page_address, header).unwrap();
+        let word = |at: usize| i64::from(i32::from_le_bytes(trampoline[at..at + 4].try_into().unwrap()));
+        assert_eq!(address as i64 + 10 + word(6), header as i64 + LOOK_UP as i64);
+        // The moved store still hits the same place.
+        assert_eq!(trampoline[18..20], [0x89, 0x05]);
+        assert_eq!(address as i64 + 24 + word(20), page_address as i64 + 8 + 0x100);
+        assert_eq!(trampoline[24], 0xe9);
+        assert_eq!(address as i64 + 29 + word(25), page_address as i64 + 8);
+        // Nor does a conditional jump go astray.
+        let code = page(&[0x0f, 0xa2, 0x85, 0xdb, 0x74, 0x10]);
+        let site = examine_cpuid(&code, 0).unwrap();
+        let trampoline = super::trampoline(site, address, &code, page_address, header).unwrap();
+        let word = |at: usize| i64::from(i32::from_le_bytes(trampoline[at..at + 4].try_into().unwrap()));
+        assert_eq!(trampoline[18..22], [0x85, 0xdb, 0x0f, 0x84]);
+        assert_eq!(address as i64 + 26 + word(22), page_address as i64 + 6 + 0x10);
+        assert_eq!(address as i64 + 31 + word(27), page_address as i64 + 6);
+        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0xeb, 5]), 0), None);
+        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0x83, 0xe2, 0x1f]), 0), Some(Site::Cpuid { at: 0, moved: 5 }));
+    }
+
+    #[test]
+    fn the_look_up_is_whole() {
+        let header = header(1, 2);
+        let mut at = LOOK_UP;
+        let mut last = 0;
+        while header[at] != INT3 {
+            last = header[at];
+            at += if matches!(header[at], 0x9c | 0x9d) { 1 } else { instruction_length(&header[at..]).unwrap() };
+        }
+        assert_eq!((last, at - LOOK_UP), (RET, 56));
+        assert_eq!(header[LOOK_UP + 7], 2);
     }
 
     #[test]

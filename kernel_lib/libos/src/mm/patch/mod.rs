@@ -1,5 +1,6 @@
 //! System calls as calls: a SYSCALL instruction costs a ring change that a jump to the library OS does not. A site that is seen twice is
-//! replaced, in a private copy of its page, by a jump to a trampoline (`code`); the copies are shared by all processes (`cache`).
+//! replaced, in a private copy of its page, by a jump to a trampoline (`code`); the copies are shared by all processes (`cache`). CPUID
+//! is replaced likewise: it exits from the VM, and the C library executes it 60 times when a program starts.
 //!
 //! Only pages of files are patched, never writable or changed ones, and never in a program that uses GS base (the fast entry finds its
 //! vCPU by it). A space's trampolines lie in a hidden VMA in the gap that mmap leaves below a file mapping. Whoever takes that VMA
@@ -17,7 +18,7 @@ use super::{Pages, PAGE_SIZE};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use cache::FilePatches;
+use cache::{FilePatches, Wanted};
 use core::sync::atomic::Ordering;
 use hal::context::UserContext;
 use hal::frame::{Frame, Page};
@@ -74,10 +75,31 @@ impl AddressSpace {
         if !self.patching.load(Ordering::Relaxed) || !self.sites.lock().count(context.rip) {
             return;
         }
-        let patched = self.edit(|inner, left| patch(inner, left, context.rip, context.orig_rax));
-        if patched.is_none() {
+        // The whole site lies on one page.
+        let page_address = (context.rip - 2) & !(PAGE_SIZE - 1);
+        let wanted = Wanted::SystemCall { behind: (context.rip - page_address) as usize, number: context.orig_rax };
+        if self.edit(|inner, left| patch(inner, left, page_address, wanted)).is_none() {
             self.sites.lock().give_up(context.rip);
         }
+    }
+
+    /// A general-protection fault came in: true if it was a CPUID (which the VMM made a fault), and the program may go on. `alone`: no other
+    /// thread runs in this space, which could stand among the instructions that a patch overwrites.
+    pub fn trapped_cpuid(&self, context: &mut UserContext, alone: bool) -> bool {
+        let mut instruction = [0; 2];
+        if !hal::cpu::has_cpuid_tables() || hal::user::read_bytes(context.rip, &mut instruction).is_err() || instruction != code::CPUID {
+            return false;
+        }
+        let page_address = context.rip & !(PAGE_SIZE - 1);
+        let wanted = Wanted::Cpuid { at: (context.rip - page_address) as usize };
+        let may_patch = alone && self.patching.load(Ordering::Relaxed);
+        let patched = may_patch && self.edit(|inner, left| patch(inner, left, page_address, wanted)).is_some();
+        if !patched {
+            let [a, b, c, d] = hal::cpu::cpuid(context.rax as u32, context.rcx as u32).map(u64::from);
+            (context.rax, context.rbx, context.rcx, context.rdx) = (a, b, c, d);
+            context.rip += 2;
+        }
+        true
     }
 
     /// The program sets a GS base of its own (arch_prctl(2), ARCH_SET_GS): no patched calls from now on. A context that may stand in a
@@ -113,11 +135,8 @@ impl AddressSpace {
     }
 }
 
-/// Patches the site whose SYSCALL returns to `rip`. None: impossible.
-fn patch(inner: &mut Inner, left: &mut Leftovers, rip: u64, number: u64) -> Option<()> {
-    // The whole site lies on one page.
-    let page_address = (rip - 2) & !(PAGE_SIZE - 1);
-    let behind = (rip - page_address) as usize;
+/// Patches a place of the page at `page_address`. None: impossible.
+fn patch(inner: &mut Inner, left: &mut Leftovers, page_address: u64, wanted: Wanted) -> Option<()> {
     let vma = inner.map.find(page_address).filter(|vma| may_patch(vma))?;
     let Backing::Object(mapping, _) = &vma.backing else { return None };
     let (pages, index, rights) = (mapping.pages.clone(), vma.index_of(page_address), vma.rights);
@@ -128,7 +147,7 @@ fn patch(inner: &mut Inner, left: &mut Leftovers, rip: u64, number: u64) -> Opti
         return None;
     }
     let base = area_below(inner, page_address, &pages)?;
-    let copy = file.patch(index, &Page::Window(entry.address), page_address, base, behind, number)?;
+    let copy = file.patch(index, &Page::Window(entry.address), page_address, base, wanted)?;
     set_up(inner, left, base, &file, &pages)?;
     if copy.address() == entry.address {
         // Patched already, and yet the call was slow: somebody jumps to the SYSCALL itself.
