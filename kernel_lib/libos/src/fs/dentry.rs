@@ -14,7 +14,7 @@ use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use hal::sync::SpinLock;
 
 /// Absent names remembered per directory.
@@ -38,10 +38,48 @@ struct Place {
     name: Arc<[u8]>,
 }
 
+/// Entries by a keyed hash of their names: comparing numbers is what a lookup mostly does. Two names with one hash push each other out,
+/// which costs a question to the file system and, with 64 secret bits, does not happen.
 #[derive(Default)]
 struct Children {
-    map: BTreeMap<Box<[u8]>, Option<Arc<Dentry>>>,
+    map: BTreeMap<u64, (Box<[u8]>, Option<Arc<Dentry>>)>,
     negative: usize,
+}
+
+impl Children {
+    fn get(&self, name: &[u8]) -> Option<&Option<Arc<Dentry>>> {
+        self.map.get(&hash(name)).filter(|(known, _)| **known == *name).map(|(_, entry)| entry)
+    }
+    fn insert(&mut self, name: &[u8], entry: Option<Arc<Dentry>>) -> Option<Option<Arc<Dentry>>> {
+        self.map.insert(hash(name), (name.into(), entry)).map(|(_, entry)| entry)
+    }
+    fn remove(&mut self, name: &[u8]) -> Option<Option<Arc<Dentry>>> {
+        self.get(name)?;
+        self.map.remove(&hash(name)).map(|(_, entry)| entry)
+    }
+}
+
+static KEY: AtomicU64 = AtomicU64::new(0x9e37_79b9_7f4a_7c15);
+
+/// Eight bytes at a time, folded by a wide multiplication.
+fn hash(name: &[u8]) -> u64 {
+    let mut state = KEY.load(Ordering::Relaxed) ^ name.len() as u64;
+    let mut mix = |word: u64| {
+        let product = u128::from(state ^ word) * 0xa076_1d64_78bd_642f_u128;
+        state = product as u64 ^ (product >> 64) as u64;
+    };
+    let mut parts = name.chunks_exact(8);
+    for part in &mut parts {
+        mix(part.try_into().map_or(0, u64::from_le_bytes));
+    }
+    let rest = parts.remainder().iter().rev().fold(0, |word, &byte| word << 8 | u64::from(byte));
+    mix(rest);
+    state
+}
+
+/// Makes the hash one that nobody outside knows. Once, before the first entry.
+pub fn set_key(key: u64) {
+    KEY.store(key | 1, Ordering::Relaxed);
 }
 
 /// What the cache knows of a name.
@@ -116,7 +154,7 @@ impl Dentry {
 
     /// What is cached under a name.
     pub fn cached(&self, name: &[u8]) -> Cached {
-        match self.children.lock().map.get(name) {
+        match self.children.lock().get(name) {
             Some(Some(child)) => {
                 if !child.used.load(Ordering::Relaxed) {
                     child.used.store(true, Ordering::Relaxed);
@@ -149,12 +187,12 @@ impl Dentry {
         let mut children = self.children.lock();
         if entry.is_none() {
             if children.negative >= MOST_NEGATIVE {
-                children.map.retain(|_, child| child.is_some());
+                children.map.retain(|_, (_, child)| child.is_some());
                 children.negative = 0;
             }
             children.negative += 1;
         }
-        match children.map.insert(name.into(), entry) {
+        match children.insert(name, entry) {
             Some(None) => children.negative -= 1,
             Some(old) => dropped.extend(old),
             None => {}
@@ -165,7 +203,7 @@ impl Dentry {
     /// Forgets what is known of a name (it may have changed behind our back).
     pub fn forget(&self, name: &[u8]) {
         let mut children = self.children.lock();
-        let old = children.map.remove(name);
+        let old = children.remove(name);
         if matches!(old, Some(None)) {
             children.negative -= 1;
         }
@@ -236,7 +274,7 @@ impl Dentry {
     /// Drops the cached tree below (the file system goes away).
     pub fn prune(&self) {
         let children = core::mem::take(&mut *self.children.lock());
-        for child in children.map.values().flatten() {
+        for child in children.map.values().filter_map(|(_, child)| child.as_ref()) {
             child.prune();
         }
     }
@@ -272,9 +310,9 @@ impl Dentry {
         let mut children = parent.children.lock();
         // Two references: the map's and ours. New ones can only come from the map, which is locked.
         let unused = Arc::strong_count(self) == 2
-            && self.children.lock().map.values().all(Option::is_none)
-            && matches!(children.map.get(&*name), Some(Some(child)) if Arc::ptr_eq(child, self));
-        let old = if unused { children.map.remove(&*name) } else { None };
+            && self.children.lock().map.values().all(|(_, child)| child.is_none())
+            && matches!(children.get(&name), Some(Some(child)) if Arc::ptr_eq(child, self));
+        let old = if unused { children.remove(&name) } else { None };
         drop(children);
         drop(old);
         unused || self.is_dead()

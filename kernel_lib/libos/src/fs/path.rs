@@ -32,7 +32,8 @@ pub enum Last {
 pub struct Walk<'a> {
     task: &'a Arc<Task>,
     credentials: Arc<Credentials>,
-    root: Location,
+    /// Taken from the task when the path first needs it.
+    root: Option<Location>,
     /// RESOLVE_* of openat2(2).
     resolve: u64,
     links: u32,
@@ -48,12 +49,22 @@ enum Step {
 
 impl<'a> Walk<'a> {
     pub fn new(task: &'a Arc<Task>) -> Self {
-        Self::with(task, task.credentials(), task.fs().root(), 0)
+        Self::as_user(task, task.credentials())
     }
 
-    /// With other credentials (access(2)), or scoped by RESOLVE_* flags: then `root` is where the walk starts.
-    pub fn with(task: &'a Arc<Task>, credentials: Arc<Credentials>, root: Location, resolve: u64) -> Self {
-        Self { task, credentials, root, resolve, links: 0, confirmed: 0 }
+    /// With other credentials (access(2)).
+    pub fn as_user(task: &'a Arc<Task>, credentials: Arc<Credentials>) -> Self {
+        Self { task, credentials, root: None, resolve: 0, links: 0, confirmed: 0 }
+    }
+
+    /// With RESOLVE_* flags; `root` is what counts as the root directory.
+    pub fn scoped(task: &'a Arc<Task>, root: Location, resolve: u64) -> Self {
+        Self { task, credentials: task.credentials(), root: Some(root), resolve, links: 0, confirmed: 0 }
+    }
+
+    fn root(&mut self) -> &Location {
+        let task = self.task;
+        self.root.get_or_insert_with(|| task.fs().root())
     }
 
     pub fn credentials(&self) -> &Credentials {
@@ -80,8 +91,8 @@ impl<'a> Walk<'a> {
         let mut linked: Option<Vec<u8>> = None;
         let mut position = 0;
         let mut last = Last::Root;
-        if path[0] == b'/' {
-            self.to_root(&mut at)?;
+        if path[0] == b'/' && (self.resolve != 0 || !at.same(self.root())) {
+            self.go_to_root(&mut at)?;
         }
         loop {
             let text = linked.as_deref().unwrap_or(path);
@@ -125,7 +136,7 @@ impl<'a> Walk<'a> {
                 }
                 Step::Link(mut target) => {
                     if target[0] == b'/' {
-                        self.to_root(&mut at)?;
+                        self.go_to_root(&mut at)?;
                     }
                     target.extend_from_slice(after);
                     if target.len() >= PATH_MAX {
@@ -149,21 +160,21 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn to_root(&mut self, at: &mut Location) -> Result<(), Errno> {
+    fn go_to_root(&mut self, at: &mut Location) -> Result<(), Errno> {
         if self.resolve & RESOLVE_BENEATH != 0 {
             return Err(EXDEV);
         }
-        if self.resolve & RESOLVE_NO_XDEV != 0 && !Arc::ptr_eq(&at.mount, &self.root.mount) {
+        if self.resolve & RESOLVE_NO_XDEV != 0 && !Arc::ptr_eq(&at.mount, &self.root().mount) {
             return Err(EXDEV);
         }
-        *at = self.root.clone();
+        *at = self.root().clone();
         Ok(())
     }
 
     /// "..": the root directory is its own parent; out of a mount to where it is mounted.
     fn up(&mut self, at: &mut Location) -> Result<(), Errno> {
         loop {
-            if at.same(&self.root) {
+            if at.same(self.root()) {
                 return if self.resolve & RESOLVE_BENEATH != 0 { Err(EXDEV) } else { Ok(()) };
             }
             if !Arc::ptr_eq(&at.dentry, &at.mount.root) {

@@ -31,6 +31,7 @@ fn failed<T>(result: Result<T, Errno>, what: impl FnOnce() -> String) -> Result<
 pub fn init(spec: &ContainerSpec) -> Result<Arc<FsContext>, Failure> {
     super::cgroup::configure(spec);
     super::host::init_windows(hal::cpu::dax_end());
+    super::dentry::set_key(crate::process::random::word());
     super::dentry::set_limit((hal::cpu::memory_limits().0 >> 16).clamp(2048, 65536) as usize);
     let first = spec.mounts.first().filter(|mount| mount.destination == "/");
     let root_spec = first.ok_or(Failure { what: String::from("the first mount is not /"), errno: EINVAL })?;

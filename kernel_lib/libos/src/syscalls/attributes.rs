@@ -173,7 +173,7 @@ fn check_access(call: &Call<'_>, dirfd: i32, index: usize, mode: u32, flags: u32
     } else {
         let path = super::paths::path(call.args[index])?;
         let start = super::paths::start(call, dirfd, &path)?;
-        let mut walk = Walk::with(call.task, credentials.clone(), call.task.fs().root(), 0);
+        let mut walk = Walk::as_user(call.task, credentials.clone());
         walk.lookup(start, &path, flags & AT_SYMLINK_NOFOLLOW == 0)?
     };
     let inode = location.inode();

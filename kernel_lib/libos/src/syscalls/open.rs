@@ -52,7 +52,7 @@ fn open_at(call: &mut Call<'_>, dirfd: i32, name: u64, flags: u32, mode: u32, re
     } else {
         let scoped = resolve & (RESOLVE_BENEATH | RESOLVE_IN_ROOT) != 0;
         let root = if scoped { from.clone() } else { call.task.fs().root() };
-        Walk::with(call.task, call.task.credentials(), root, resolve)
+        Walk::scoped(call.task, root, resolve)
     };
     // O_EXCL: a symbolic link at the end is something that exists.
     let follow_flags = if flags & (O_CREAT | O_EXCL) == O_CREAT | O_EXCL { flags | O_NOFOLLOW } else { flags };
@@ -117,7 +117,7 @@ fn openat2(call: &mut Call<'_>) -> SysResult {
         // Absolute means from dirfd: start there, the walk's root is the same place.
         let path = path(call.args[1])?;
         let from = start(call, dirfd, b".")?;
-        let mut walk = Walk::with(call.task, call.task.credentials(), from.clone(), how.resolve);
+        let mut walk = Walk::scoped(call.task, from.clone(), how.resolve);
         let flags = tidy(flags)?;
         let file = open::open(&mut walk, call.task, from, &path, flags, how.mode as u32)?;
         return install(call, file, flags & O_CLOEXEC != 0);

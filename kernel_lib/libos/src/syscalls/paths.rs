@@ -17,7 +17,10 @@ pub fn path(address: u64) -> Result<Vec<u8>, Errno> {
 
 /// Where a relative path starts.
 pub fn start(call: &Call<'_>, dirfd: i32, path: &[u8]) -> Result<Location, Errno> {
-    if dirfd == AT_FDCWD || path.first() == Some(&b'/') {
+    if path.first() == Some(&b'/') {
+        return Ok(call.task.fs().root());
+    }
+    if dirfd == AT_FDCWD {
         return Ok(call.task.fs().cwd());
     }
     let file = call.task.files().get(dirfd)?;

@@ -106,7 +106,7 @@ impl Inode for HostInode {
         self.kind
     }
     fn stat(&self) -> Result<Stat, Errno> {
-        let writable = self.windows.lock().writable && self.mapped.load(Ordering::Relaxed) > 0;
+        let writable = self.writable_windows.load(Ordering::Relaxed) && self.mapped.load(Ordering::Relaxed) > 0;
         if writable {
             self.mark_stale();
         }

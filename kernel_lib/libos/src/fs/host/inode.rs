@@ -13,7 +13,7 @@ use crate::sync::Mutex;
 use abi::request::{Attributes, Stat, Time, ATTR_MTIME};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use hal::sync::SpinLock;
 use linux_abi::fs::{PATH_MAX, S_IFDIR, S_IFMT};
 
@@ -26,6 +26,8 @@ pub struct HostInode {
     links: SpinLock<Vec<Link>>,
     is_root: bool,
     attributes: SpinLock<Known>,
+    /// mode | uid << 32, and gid, as in `attributes`: for permission checks on every path.
+    owner: [AtomicU64; 2],
     pub(super) state: InodeState,
     pub(super) target: SpinLock<Option<Arc<[u8]>>>,
     pub(super) handles: SpinLock<Handles>,
@@ -42,6 +44,8 @@ pub struct HostInode {
     pub(super) content: Mutex<()>,
     /// The whole directory as LIST gave it.
     pub(super) listing: SpinLock<Option<Arc<Vec<u8>>>>,
+    /// A window is writable: programs may change the file without a system call.
+    pub(super) writable_windows: AtomicBool,
 }
 
 pub(super) type Link = (Arc<HostInode>, Arc<[u8]>);
@@ -70,6 +74,7 @@ impl HostInode {
             is_root,
             links: SpinLock::new(links),
             attributes: SpinLock::new(Known { stat: *stat, stale: false, owed_mtime: None }),
+            owner: [AtomicU64::new(u64::from(stat.mode) | u64::from(stat.uid) << 32), AtomicU64::new(u64::from(stat.gid))],
             state: InodeState::default(),
             target: SpinLock::new(target.map(Into::into)),
             handles: SpinLock::default(),
@@ -80,6 +85,7 @@ impl HostInode {
             size: AtomicU64::new(stat.size),
             content: Mutex::new(()),
             listing: SpinLock::new(None),
+            writable_windows: AtomicBool::new(false),
         })
     }
 
@@ -171,6 +177,8 @@ impl HostInode {
         }
         known.stat = *stat;
         known.stale = false;
+        self.owner[0].store(u64::from(stat.mode) | u64::from(stat.uid) << 32, Ordering::Relaxed);
+        self.owner[1].store(u64::from(stat.gid), Ordering::Relaxed);
         self.size.store(stat.size, Ordering::Release);
     }
 
@@ -273,7 +281,7 @@ impl Drop for HostInode {
 
 impl HostInode {
     pub(super) fn known_owner(&self) -> crate::fs::inode::Owner {
-        let known = self.attributes.lock();
-        crate::fs::inode::Owner { mode: known.stat.mode, uid: known.stat.uid, gid: known.stat.gid }
+        let (first, gid) = (self.owner[0].load(Ordering::Relaxed), self.owner[1].load(Ordering::Relaxed) as u32);
+        crate::fs::inode::Owner { mode: first as u32, uid: (first >> 32) as u32, gid }
     }
 }

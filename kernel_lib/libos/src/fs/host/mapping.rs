@@ -75,7 +75,7 @@ impl Pages for Mapping {
     fn version(&self) -> Option<u64> {
         // A file that somebody else changes in place while it runs shows old pages in part, as with private copies; its next open
         // sees a new time.
-        if self.inode.windows.lock().writable {
+        if self.inode.writable_windows.load(Ordering::Relaxed) {
             return None;
         }
         let stat = self.inode.known();

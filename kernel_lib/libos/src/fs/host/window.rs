@@ -57,8 +57,6 @@ impl Drop for Window {
 pub struct FileWindows {
     order: usize,
     map: BTreeMap<u64, Arc<Window>>,
-    /// One of them is writable: programs may change the file without a system call.
-    pub writable: bool,
 }
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -205,8 +203,10 @@ impl HostInode {
             window.writable.store(true, Ordering::Release);
         }
         window.valid.fetch_max(valid, Ordering::AcqRel);
+        if write {
+            self.writable_windows.store(true, Ordering::Relaxed);
+        }
         let mut windows = self.windows.lock();
-        windows.writable |= write;
         if windows.order != order {
             // Somebody else began with another size meanwhile: this one serves its caller and goes.
             return Ok((window, offset % bytes));
@@ -244,7 +244,7 @@ impl HostInode {
         let idle: Vec<u64> = windows.map.iter().filter(|(_, window)| Arc::strong_count(window) == 1).map(|(index, _)| *index).collect();
         let dropped: Vec<_> = idle.iter().filter_map(|index| windows.map.remove(index)).collect();
         if windows.map.is_empty() {
-            windows.writable = false;
+            self.writable_windows.store(false, Ordering::Relaxed);
         }
         drop(windows);
         dropped.len()
