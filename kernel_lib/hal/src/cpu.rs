@@ -34,6 +34,9 @@ pub(crate) struct PerCpu {
     pub cpuid_table: u64, // 120
     /// Frames for IRETQ into ring 3, built once: system call, exception, page fault, interrupt.
     pub frames: [[u64; 6]; 4], // 128, 176, 224, 272
+    /// The last interrupt of another kind that came before this one's entry was over, and how many did.
+    pub nested_vector: AtomicU32, // 320
+    pub nested_count: AtomicU32, // 324
     // Known to Rust only from here on.
     deferred_flush: AtomicU32,
     timer_deadline: AtomicU64,
@@ -333,11 +336,12 @@ struct FlushRequest {
     count: AtomicUsize,
     /// Pages to invalidate; count above the array: everything.
     pages: [AtomicU64; 32],
-    waiting: AtomicUsize,
+    /// vCPUs that have not answered yet, a bit each: an interrupt that is delivered twice answers once.
+    waiting: AtomicU64,
 }
 
 static FLUSH: FlushRequest =
-    FlushRequest { count: AtomicUsize::new(0), pages: [const { AtomicU64::new(0) }; 32], waiting: AtomicUsize::new(0) };
+    FlushRequest { count: AtomicUsize::new(0), pages: [const { AtomicU64::new(0) }; 32], waiting: AtomicU64::new(0) };
 static FLUSH_LOCK: SpinLock<()> = SpinLock::new(());
 /// Above this many pages one reload of CR3 is cheaper than single invalidations.
 const FEW: usize = 4;
@@ -375,7 +379,7 @@ pub(crate) fn flush(root: &Arc<Root>, pages: &[u64], everything: bool) {
         if stale.is_ok() || stale == Err(2) {
             continue;
         }
-        FLUSH.waiting.fetch_add(1, Ordering::SeqCst);
+        FLUSH.waiting.fetch_or(1 << cpu, Ordering::SeqCst);
         send(cpu, vector::TLB_FLUSH);
     }
     while FLUSH.waiting.load(Ordering::Acquire) != 0 {
@@ -394,7 +398,7 @@ pub fn synchronize(started: u64) {
         if percpu_of(cpu).lazy.load(Ordering::SeqCst) != 0 {
             continue;
         }
-        FLUSH.waiting.fetch_add(1, Ordering::SeqCst);
+        FLUSH.waiting.fetch_or(1 << cpu, Ordering::SeqCst);
         send(cpu, vector::TLB_FLUSH);
     }
     while FLUSH.waiting.load(Ordering::Acquire) != 0 {
@@ -411,7 +415,7 @@ fn answer_flush() {
     }
     let listed = &pages[..count.min(pages.len())];
     flush_here(listed, count > pages.len());
-    FLUSH.waiting.fetch_sub(1, Ordering::SeqCst);
+    FLUSH.waiting.fetch_and(!(1 << id()), Ordering::SeqCst);
 }
 
 /// A flush that an exception entry had to put off, because its frame lay where INT 4 would have written.
@@ -425,6 +429,18 @@ pub(crate) fn answer_deferred() {
 pub(crate) fn interrupt(number: u8, frame_in_use: bool) {
     let cpu = percpu();
     counters().interrupts.fetch_add(1, Ordering::Relaxed);
+    let nested = cpu.nested_count.swap(0, Ordering::AcqRel);
+    if nested != 0 {
+        cpu.pending.store(1, Ordering::SeqCst);
+        match cpu.nested_vector.load(Ordering::Relaxed) as u8 {
+            vector::TLB_FLUSH => cpu.deferred_flush.store(1, Ordering::Release),
+            vector::TIMER => {
+                cpu.timer_deadline.store(0, Ordering::Relaxed);
+                cpu.timer_fired.store(1, Ordering::Release);
+            }
+            _ => {}
+        }
+    }
     match number {
         vector::TLB_FLUSH if frame_in_use => cpu.deferred_flush.store(1, Ordering::Release),
         vector::TLB_FLUSH => answer_flush(),
@@ -435,7 +451,11 @@ pub(crate) fn interrupt(number: u8, frame_in_use: bool) {
         }
         _ => cpu.pending.store(1, Ordering::SeqCst),
     }
-    if number != vector::SPURIOUS {
+    if !frame_in_use {
+        answer_deferred();
+    }
+    // One too many does no harm.
+    for _ in 0..nested + u32::from(number != vector::SPURIOUS) {
         apic_write(APIC_EOI, 0);
     }
 }

@@ -23,6 +23,8 @@
 .set PC_IRQ_VECTOR, 96
 .set PC_GS_SET, 104
 .set PC_GS, 112
+.set PC_NESTED_VECTOR, 320
+.set PC_NESTED_COUNT, 324
 .set PC_FRAME_EXCEPTION, 176
 .set PC_FRAME_FAULT, 224
 .set PC_FRAME_INTERRUPT, 272
@@ -272,10 +274,15 @@ hal_resume:
 
 # The paging-based KVM sometimes delivers one interrupt twice, the second time before the first instruction of its ring-3 handler. The
 # ring-0 gate therefore turns IST 1 to a mirror of the area before it leaves, and the handler turns it back when it has left its stack.
-# What arrives in between is such a twin: nothing to do, not even an end of interrupt.
+# What arrives in between is such a twin (nothing to do, not even an end of interrupt), or, if its vector is another one, is noted for
+# the handler that it interrupted.
 .globl hal_entry_interrupt_again
 hal_entry_interrupt_again:
-    mov PC_IRQ_RAX-0x5000(%rsp), %rax
+    cmp PC_IRQ_RAX-0x5000(%rsp), %rax
+    je 1f
+    mov %eax, PC_NESTED_VECTOR-0xd000(%rsp)
+    incl PC_NESTED_COUNT-0xd000(%rsp)
+1:  mov PC_IRQ_RAX-0x5000(%rsp), %rax
     lea 0x3000-40-0x5000(%rsp), %rsp
     iretq
 

@@ -88,7 +88,16 @@ impl KvmMachine {
             apic_timer_hz: 1_000_000_000,
             exits_are_cheap: exits_are_cheap(),
         };
-        Ok(Self { vm, memory, cpuid, features, slots: AtomicU32::new(0), pages: AtomicU64::new(0), tsc_hz: OnceLock::new(), answers: OnceLock::new() })
+        Ok(Self {
+            vm,
+            memory,
+            cpuid,
+            features,
+            slots: AtomicU32::new(0),
+            pages: AtomicU64::new(0),
+            tsc_hz: OnceLock::new(),
+            answers: OnceLock::new(),
+        })
     }
 
     fn set_shadow_page_limit(&self, pages: u64) {

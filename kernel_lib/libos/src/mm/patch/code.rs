@@ -320,7 +320,11 @@ pub const fn return_offset(site: Site) -> usize {
 
 /// Slots that a site's trampoline takes.
 pub const fn slots(site: Site) -> usize {
-    if matches!(site, Site::Cpuid { .. }) { 2 } else { 1 }
+    if matches!(site, Site::Cpuid { .. }) {
+        2
+    } else {
+        1
+    }
 }
 
 /// A trampoline at `address` for a site on `page`, which is mapped at `page_address`; its own page has its header at `header`.
