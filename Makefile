@@ -69,6 +69,10 @@ test: ## everything that CI runs
 	cd kernel_lib && $(CARGO) test -q $(HOST_CRATES)
 	$(PYTHON) -m pytest -q $(PYTEST_ARGS)
 
+.PHONY: integration
+integration: build ## the engines driven for real: containerd, docker, podman (those that are installed)
+	$(PYTHON) -m pytest -q integration $(PYTEST_ARGS)
+
 .PHONY: lint
 lint: $(VENV)/ready ## ruff, mypy --strict, rustfmt, clippy with warnings as errors
 	$(VENV)/bin/ruff check -q .

@@ -429,7 +429,7 @@ def test_do(litebox: Any, tmp_path: Path) -> None:
     )
     assert (done.stdout, done.returncode) == (f"1 {tmp_path}\n", 6)
     assert litebox("do", "nonesuch", ok=False).returncode == 127
-    assert "3" in litebox("do", "--verbose", "true").stderr
+    assert "vCPUs" in litebox("do", "--verbose", "true").stderr
     assert litebox.processes() == []
     assert litebox("do", "--tty", "true", ok=False).returncode == 1
 
