@@ -488,6 +488,8 @@ class Container:
 
     def delete(self, *, force: bool = False) -> None:
         """Free everything: process, cgroup, state; then poststop hooks. WrongState when it runs and not `force`."""
+        if force:  # before the lock: whoever holds it may be waiting for a VMM that stands still
+            self._kill_vmm()
         with self._locked() as entry:
             status = self.status()
             if status not in ("stopped", "creating") and not force:

@@ -238,7 +238,10 @@ def _communicate(command: Sequence[str], stdin: bytes, timeout: float, on_timeou
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     subprocess.run(on_timeout, capture_output=True, timeout=30, check=False)
             process.kill()
-            stdout, stderr = process.communicate()
+            try:
+                stdout, stderr = process.communicate(timeout=30)
+            except subprocess.TimeoutExpired as error:  # a descendant holds on to the pipes
+                stdout, stderr = error.stdout or b"", error.stderr or b""
             return Completed(stdout, stderr + f"\ntimed out after {timeout} s".encode(), 124)
     return Completed(stdout, stderr, _exit_status(process.returncode))
 

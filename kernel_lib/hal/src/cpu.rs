@@ -34,9 +34,8 @@ pub(crate) struct PerCpu {
     pub cpuid_table: u64, // 120
     /// Frames for IRETQ into ring 3, built once: system call, exception, page fault, interrupt.
     pub frames: [[u64; 6]; 4], // 128, 176, 224, 272
-    /// The last interrupt of another kind that came before this one's entry was over, and how many did.
-    pub nested_vector: AtomicU32, // 320
-    pub nested_count: AtomicU32, // 324
+    /// How many interrupts of another kind came before this one's entry was over.
+    pub nested_count: AtomicU32, // 320
     // Known to Rust only from here on.
     deferred_flush: AtomicU32,
     timer_deadline: AtomicU64,
@@ -426,30 +425,21 @@ pub(crate) fn answer_deferred() {
 }
 
 /// Handles an interrupt. `frame_in_use`: an exception's frame still lies on the ring-0 stack, so INT 4 must wait.
+///
+/// The vector tells what came, but others may have come beneath it (`hal_entry_interrupt_again`): whatever may be due is looked at.
 pub(crate) fn interrupt(number: u8, frame_in_use: bool) {
     let cpu = percpu();
     counters().interrupts.fetch_add(1, Ordering::Relaxed);
     let nested = cpu.nested_count.swap(0, Ordering::AcqRel);
-    if nested != 0 {
-        cpu.pending.store(1, Ordering::SeqCst);
-        match cpu.nested_vector.load(Ordering::Relaxed) as u8 {
-            vector::TLB_FLUSH => cpu.deferred_flush.store(1, Ordering::Release),
-            vector::TIMER => {
-                cpu.timer_deadline.store(0, Ordering::Relaxed);
-                cpu.timer_fired.store(1, Ordering::Release);
-            }
-            _ => {}
-        }
+    if FLUSH.waiting.load(Ordering::Acquire) & (1 << cpu.id) != 0 {
+        cpu.deferred_flush.store(1, Ordering::Release);
     }
-    match number {
-        vector::TLB_FLUSH if frame_in_use => cpu.deferred_flush.store(1, Ordering::Release),
-        vector::TLB_FLUSH => answer_flush(),
-        vector::TIMER => {
-            cpu.timer_deadline.store(0, Ordering::Relaxed);
-            cpu.timer_fired.store(1, Ordering::Release);
-            cpu.pending.store(1, Ordering::SeqCst);
-        }
-        _ => cpu.pending.store(1, Ordering::SeqCst),
+    if number == vector::TIMER || nested != 0 {
+        cpu.timer_deadline.store(0, Ordering::Relaxed);
+        cpu.timer_fired.store(1, Ordering::Release);
+    }
+    if number != vector::TLB_FLUSH || nested != 0 {
+        cpu.pending.store(1, Ordering::SeqCst);
     }
     if !frame_in_use {
         answer_deferred();

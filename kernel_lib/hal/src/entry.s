@@ -23,8 +23,7 @@
 .set PC_IRQ_VECTOR, 96
 .set PC_GS_SET, 104
 .set PC_GS, 112
-.set PC_NESTED_VECTOR, 320
-.set PC_NESTED_COUNT, 324
+.set PC_NESTED_COUNT, 320
 .set PC_FRAME_EXCEPTION, 176
 .set PC_FRAME_FAULT, 224
 .set PC_FRAME_INTERRUPT, 272
@@ -40,6 +39,7 @@
 .set IST_FIRST, 0x4000
 .set IST_MIRROR, 0xc000
 
+.set VECTOR_RESCHEDULE, 0xe2
 .set LIBOS_HIGH, 0x7f80        # bits 32..63 of LIBOS_BASE
 
 .macro SAVE_XMM
@@ -272,19 +272,28 @@ hal_resume:
 
 # ---- ring 3: interrupts ----
 
-# The paging-based KVM sometimes delivers one interrupt twice, the second time before the first instruction of its ring-3 handler. The
-# ring-0 gate therefore turns IST 1 to a mirror of the area before it leaves, and the handler turns it back when it has left its stack.
-# What arrives in between is such a twin (nothing to do, not even an end of interrupt), or, if its vector is another one, is noted for
-# the handler that it interrupted.
+# The paging-based KVM sometimes delivers one interrupt twice or more, the later times before the first instruction of its ring-3
+# handler. The ring-0 gate therefore turns IST 1 to a mirror of the area before it leaves, and the handler turns it back when it has
+# left its stack. What arrives in between is such a twin (nothing to do, not even an end of interrupt), or, if its vector is another
+# one, is counted for the handler that it interrupted. A third delivery finds this code instead and has overwritten the twin's frame:
+# what that held is known, the start of hal_entry_interrupt, so that is where it goes on.
 .globl hal_entry_interrupt_again
 hal_entry_interrupt_again:
     cmp PC_IRQ_RAX-0x5000(%rsp), %rax
     je 1f
-    mov %eax, PC_NESTED_VECTOR-0xd000(%rsp)
     incl PC_NESTED_COUNT-0xd000(%rsp)
-1:  mov PC_IRQ_RAX-0x5000(%rsp), %rax
+1:  mov 0x3000-40-0x5000(%rsp), %rax
+    sub PC_FRAME_INTERRUPT-0x5000(%rsp), %rax
+    cmp $(hal_entry_interrupt_again_end - hal_entry_interrupt_again), %rax
+    jb 2f
+    mov PC_IRQ_RAX-0x5000(%rsp), %rax
     lea 0x3000-40-0x5000(%rsp), %rsp
     iretq
+2:  incl PC_NESTED_COUNT-0xd000(%rsp)
+    mov $VECTOR_RESCHEDULE, %eax
+    lea -0x8000(%rsp), %rsp
+    jmp hal_entry_interrupt
+hal_entry_interrupt_again_end:
 
 # RSP = the vCPU's interrupt stack, RAX = vector; the hardware's frame lies at the top of the IST stack. No other interrupt comes
 # before the end of interrupt, which is signalled only when this stack is left.
