@@ -115,15 +115,17 @@ class LiteboxInstance:
             self._execs[exec_id] = added
         fd = added.fileno()
 
-        def ended(_events: int) -> None:
-            self._loop.remove(fd)
+        def look(_events: int) -> None:
             code = added.wait(0)
+            if code is None:  # the answer to a resize
+                return
+            self._loop.remove(fd)
             with self._lock:
                 self._execs.pop(exec_id, None)
             added.close()
-            on_exit(255 if code is None else code)
+            on_exit(code)
 
-        self._loop.add(fd, 1, ended)
+        self._loop.add(fd, 1, look)
         return added.pid
 
     def kill(self, signal: int, *, exec_id: str = "", everyone: bool = False) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
 import signal
+import struct
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -117,6 +120,9 @@ def test_many_execs_at_once(containerd: Containerd, asleep: str) -> None:
     assert {n: (ran.returncode, ran.stdout) for n, ran in results.items()} == {n: (n, b"%d\n" % n) for n in range(8)}
 
 
+ROWS, COLUMNS = 33, 101
+
+
 def talk(
     containerd: Containerd, arguments: tuple[str, ...], typed: bytes, until: bytes, seconds: float = 20
 ) -> tuple[bytes, int]:
@@ -125,6 +131,7 @@ def talk(
     Return the output and its exit code.
     """
     master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", ROWS, COLUMNS, 0, 0))
     process = containerd.popen(*arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     out = b""
@@ -149,28 +156,22 @@ def talk(
 
 
 def test_a_terminal(containerd: Containerd) -> None:
-    script = "tty; stty size >/dev/null && echo sized; read word; echo got-$word; exit 4"
+    script = "tty; stty size; read word; echo got-$word; exit 4"
     arguments = ("run", "--rm", "--tty", "--runtime", RUNTIME, IMAGE, "tty1", "/bin/sh", "-c", script)
     out, code = talk(containerd, arguments, b"word\n", b"got-word")
     assert b"/dev/pts/0" in out or b"/dev/console" in out
-    assert b"sized" in out
+    assert b"%d %d" % (ROWS, COLUMNS) in out
     assert code == 4
 
 
 def test_exec_on_a_terminal(containerd: Containerd, asleep: str) -> None:
-    arguments = (
-        "task",
-        "exec",
-        "--tty",
-        "--exec-id",
-        "t",
-        asleep,
-        "/bin/sh",
-        "-c",
-        "read word; echo got-$word; test -t 0",
-    )
-    _out, code = talk(containerd, arguments, b"x\n", b"got-x")
-    assert code == 0
+    # ctr says the size once the process runs.
+    script = 'until size=$(stty size) && test "$size"; do sleep 0.1; done; echo $size; '
+    script += "read word; echo got-$word; test -t 0 && exit 6"
+    arguments = ("task", "exec", "--tty", "--exec-id", "t", asleep, "/bin/sh", "-c", script)
+    out, code = talk(containerd, arguments, b"x\n", b"got-x")
+    assert b"%d %d" % (ROWS, COLUMNS) in out
+    assert code == 6
 
 
 def test_pause_and_resume(containerd: Containerd, asleep: str) -> None:

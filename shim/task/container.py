@@ -122,6 +122,9 @@ class Container:
                     raise FailedPreconditionError(f"container {self.id} is {self.init.state}, not running")
                 added.step(states.START)
                 spec = self._specs[exec_id]
+                window = added.window
+                if window != (0, 0):
+                    spec["consoleSize"] = {"width": window[0], "height": window[1]}
             try:
                 added.stdio = open_stdio(added)
                 added.pid = self._made().exec(exec_id, spec, added.stdio, lambda code: self.exec_exited(exec_id, code))
@@ -136,6 +139,8 @@ class Container:
                 added.step(states.START_DONE)
                 self._publish(TaskExecStarted(container_id=self.id, exec_id=exec_id, pid=added.pid))
                 self._catch_up(added)
+            if added.window != window:  # resized while it was being started
+                self._resize(added)
             return added.pid
 
     def kill(self, exec_id: str, signal: int, *, everyone: bool) -> None:
@@ -147,9 +152,17 @@ class Container:
         self._made().kill(signal, exec_id=exec_id, everyone=everyone)
 
     def resize(self, exec_id: str, width: int, height: int) -> None:
+        """Give a process's terminal its size. One that has not started yet starts with it."""
         target = self.process(exec_id)
-        if target.terminal and target.state in (states.CREATED, states.RUNNING, states.PAUSED):
-            self._made().resize(width, height, exec_id=exec_id)
+        with self._lock:
+            target.window = (width, height)
+            if not target.terminal or (exec_id and target.state in (states.CREATED, states.STARTING)):
+                return
+        self._resize(target)
+
+    def _resize(self, target: Process) -> None:
+        if target.state in (states.CREATED, states.STARTING, states.RUNNING, states.PAUSED):
+            self._made().resize(*target.window, exec_id=target.exec_id)
 
     def close_stdin(self, exec_id: str) -> None:
         target = self.process(exec_id)

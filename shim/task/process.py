@@ -69,6 +69,7 @@ class Process:
         self.stdout = stdout
         self.stderr = stderr
         self.terminal = terminal
+        self.window = (0, 0)  # width and height of the terminal, as last asked for
         self.state = CREATED
         self.pid = 0
         self.exit_code = 0

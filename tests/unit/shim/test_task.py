@@ -29,6 +29,7 @@ class Machine:
         self.ended: dict[str, OnExit] = {}
         self.calls: list[str] = []
         self.at_start: Callable[[], None] = lambda: None
+        self.console_size: dict[str, int] | None = None
 
     def create(self, container_id: str, bundle: str, stdio: Stdio, options: dict[str, Any], on_exit: OnExit) -> Machine:
         self.calls.append("create")
@@ -41,6 +42,7 @@ class Machine:
 
     def exec(self, exec_id: str, process: dict[str, Any], stdio: Stdio, on_exit: OnExit) -> int:
         self.calls.append(f"exec {process['args'][0]}")
+        self.console_size = process.get("consoleSize")
         self.ended[exec_id] = on_exit
         self.at_start()
         return 7
@@ -89,12 +91,12 @@ class Bench:
     def create(self) -> None:
         self.service.create(api.CreateTaskRequest(id="c", bundle="/nonexistent/c"))
 
-    def add_exec(self, exec_id: str = "e") -> None:
+    def add_exec(self, exec_id: str = "e", *, terminal: bool = False) -> None:
         spec = Packed(
             type_url="types.containerd.io/opencontainers/runtime-spec/1/Process",
             value=json.dumps({"args": ["sh"]}).encode(),
         )
-        self.service.exec(api.ExecProcessRequest(id="c", exec_id=exec_id, spec=spec))
+        self.service.exec(api.ExecProcessRequest(id="c", exec_id=exec_id, spec=spec, terminal=terminal))
 
     def start(self, exec_id: str = "") -> int:
         return self.service.start(api.StartRequest(id="c", exec_id=exec_id)).pid
@@ -187,6 +189,22 @@ def test_exec(bench: Bench) -> None:
     bench.add_exec()
     bench.machine.ended[""](0)
     assert code_of(lambda: bench.add_exec("g")) == Code.FAILED_PRECONDITION
+
+
+def test_a_terminal_has_the_size_that_was_asked_for_before_its_start(bench: Bench) -> None:
+    bench.create()
+    bench.start()
+    bench.add_exec(terminal=True)
+    bench.service.resize_pty(api.ResizePtyRequest(id="c", exec_id="e", width=80, height=24))
+
+    def resize() -> None:
+        bench.service.resize_pty(api.ResizePtyRequest(id="c", exec_id="e", width=90, height=25))
+
+    bench.machine.at_start = resize
+    bench.start("e")
+    assert bench.machine.console_size == {"width": 80, "height": 24}
+    bench.service.resize_pty(api.ResizePtyRequest(id="c", exec_id="e", width=100, height=26))
+    assert [call for call in bench.machine.calls if "resize" in call] == ["resize 90 25", "resize 100 26"]
 
 
 def test_an_exec_that_fails_to_start_can_be_deleted(bench: Bench) -> None:

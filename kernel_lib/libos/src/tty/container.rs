@@ -15,11 +15,35 @@ use crate::wait::{wait_on, Interruptible, WaitQueue};
 use alloc::boxed::Box;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicBool, Ordering};
 use hal::sync::SpinLock;
 use linux_abi::fs::O_NOCTTY;
 
+/// Bytes that are written to the host at a time.
+const PIECE: usize = 16384;
 /// A stream that the runtime did not give.
 const NO_STREAM: u32 = u32::MAX;
+
+/// How long the end of the container waits for a host side that takes no output.
+const DRAIN_PATIENCE: u64 = 2_000_000_000;
+
+/// A terminal whose other side is the host, as its printing thread sees it.
+struct Printer {
+    terminal: Arc<Terminal>,
+    output: Arc<OpenFile>,
+    /// Taken from the terminal, and not at the host yet.
+    writing: AtomicBool,
+    changed: WaitQueue,
+}
+
+impl Printer {
+    fn is_idle(&self) -> bool {
+        let core = self.terminal.core.lock();
+        core.master_left || (core.output_count() == 0 && !self.writing.load(Ordering::SeqCst))
+    }
+}
+
+static PRINTERS: SpinLock<Vec<Weak<Printer>>> = SpinLock::new(Vec::new());
 
 /// The first one is the container's console.
 static CONSOLE: SpinLock<Option<Weak<Terminal>>> = SpinLock::new(None);
@@ -50,7 +74,12 @@ pub fn console(task: &Arc<Task>, streams: [u32; 3], rows: u16, columns: u16) -> 
         input.set_flags(O_RDWR | O_NONBLOCK);
         background::spawn("tty-input", Box::new(move || type_from(&input, &typed, false)))?;
     }
-    background::spawn("tty-output", Box::new(move || print_to(&output, &terminal)))?;
+    let printer = Arc::new(Printer { terminal, output, writing: AtomicBool::new(false), changed: WaitQueue::new() });
+    let mut printers = PRINTERS.lock();
+    printers.retain(|old| old.strong_count() > 0);
+    printers.push(Arc::downgrade(&printer));
+    drop(printers);
+    background::spawn("tty-output", Box::new(move || print(&printer)))?;
     Ok(slave)
 }
 
@@ -98,29 +127,53 @@ fn readable(input: &OpenFile) -> bool {
     input.ops.poll(input).intersects(Events::IN | Events::HUP | Events::ERR | Events::RDHUP)
 }
 
-/// Guest to host, until every slave is closed and all is written.
-fn print_to(output: &OpenFile, terminal: &Arc<Terminal>) {
-    loop {
-        let Some(bytes) = terminal.take_output(16384) else {
-            let core = terminal.core.lock();
-            if core.slave_left || core.master_left {
+/// Waits until what was printed on the container's terminals is at the host: the machine is about to end, and its threads with it.
+pub fn drain() {
+    let printers: Vec<Arc<Printer>> = PRINTERS.lock().iter().filter_map(Weak::upgrade).collect();
+    for printer in printers {
+        let mut left = usize::MAX;
+        // Whoever takes some is given time to take the rest.
+        while !printer.is_idle() {
+            let now = printer.terminal.core.lock().output_count();
+            if now >= left {
                 break;
             }
-            drop(core);
-            let ready = || {
-                let core = terminal.core.lock();
-                (core.output_count() > 0 || core.slave_left || core.master_left).then_some(())
-            };
-            let _ = terminal.master_queue.wait(Interruptible::No, None, ready);
-            continue;
-        };
-        let mut buffer = IoBuffer::take(&bytes);
-        while buffer.remaining() > 0 {
-            match output.ops.write(output, &mut buffer) {
-                Ok(count) if count > 0 => {}
-                _ => break,
-            }
+            left = now;
+            let deadline = hal::time::monotonic().saturating_add(DRAIN_PATIENCE);
+            let moved = || (printer.is_idle() || printer.terminal.core.lock().output_count() < left).then_some(());
+            let _ = printer.changed.wait(Interruptible::No, Some(deadline), moved);
         }
+    }
+}
+
+/// Guest to host, until every slave is closed and all is written.
+fn print(printer: &Printer) {
+    let Printer { terminal, output, .. } = printer;
+    let ended = || {
+        let core = terminal.core.lock();
+        core.slave_left || core.master_left
+    };
+    loop {
+        let last = ended(); // before the look at the output, of which the last may come right before the end
+        printer.writing.store(true, Ordering::SeqCst);
+        if let Some(bytes) = terminal.take_output(PIECE) {
+            let mut buffer = IoBuffer::take(&bytes);
+            while buffer.remaining() > 0 {
+                match output.ops.write(output, &mut buffer) {
+                    Ok(count) if count > 0 => {}
+                    _ => break,
+                }
+            }
+            printer.changed.wake_all();
+            continue;
+        }
+        printer.writing.store(false, Ordering::SeqCst);
+        printer.changed.wake_all();
+        if last {
+            break;
+        }
+        let ready = || (terminal.core.lock().output_count() > 0 || ended()).then_some(());
+        let _ = terminal.master_queue.wait(Interruptible::No, None, ready);
     }
     pty::remove(terminal.index);
     terminal.master_closed();
