@@ -69,8 +69,12 @@ test: ## everything that CI runs
 	cd kernel_lib && $(CARGO) test -q $(HOST_CRATES)
 	$(PYTHON) -m pytest -q $(PYTEST_ARGS)
 
+.PHONY: engines
+engines: $(VENV)/ready ## builds current containerd, crictl, nerdctl, dockerd and Kubernetes for the tests (half an hour)
+	$(PYTHON) -m integration.engines
+
 .PHONY: integration
-integration: build ## the engines driven for real: containerd, docker, podman (those that are installed)
+integration: build ## the engines driven for real: containerd, Kubernetes, docker, nerdctl, podman (those that are installed)
 	$(PYTHON) -m pytest -q integration $(PYTEST_ARGS)
 
 .PHONY: lint

@@ -13,7 +13,10 @@ from typing import Any
 
 BUSYBOX = Path("/bin/busybox")
 FOLDERS = ("bin", "dev", "etc", "home", "proc", "root", "run", "sbin", "sys", "tmp", "usr", "var", "var/run", "www")
-PASSWD = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+PASSWD = (
+    "root:x:0:0:root:/root:/bin/sh\nwww-data:x:33:33::/var/www:/bin/false\nnobody:x:65534:65534:nobody:/:/bin/false\n"
+)
+GROUP = "root:x:0:\nwww-data:x:33:\nnogroup:x:65534:\n"
 PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -27,7 +30,7 @@ def missing() -> str:
 
 
 def busybox_layer() -> bytes:
-    """A layer with busybox, a link for each of its applets, and the folders a container expects."""
+    """A layer with busybox, a link for each of its applets, and the folders and files a container expects."""
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as layer:
         for folder in FOLDERS:
@@ -38,7 +41,15 @@ def busybox_layer() -> bytes:
             if applet != "busybox":
                 add(layer, f"bin/{applet}", type=tarfile.SYMTYPE, linkname="busybox")
         add(layer, "etc/passwd", PASSWD.encode())
-        add(layer, "etc/group", b"root:x:0:\nnogroup:x:65534:\n")
+        add(layer, "etc/group", GROUP.encode())
+    return out.getvalue()
+
+
+def layer_of(name: str, data: bytes, mode: int = 0o644) -> bytes:
+    """A layer with one file."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as layer:
+        add(layer, name, data, mode)
     return out.getvalue()
 
 

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 SHIM = "containerd-shim-litebox-v1"
+ENGINES = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "litebox" / "engines"
 BUILT = Path(__file__).resolve().parent.parent / "build" / "bin"
 
 
@@ -20,9 +21,9 @@ def programs() -> Path | None:
 
 
 def engine_folders() -> list[Path]:
-    """Folders that may hold engines: those in LITEBOX_ENGINES (separated by colons), then those on PATH."""
+    """Folders that may hold engines: LITEBOX_ENGINES (separated by colons), what `make engines` built, then PATH."""
     chosen = [Path(folder) for folder in os.environ.get("LITEBOX_ENGINES", "").split(":") if folder]
-    return chosen + [Path(folder) for folder in os.environ.get("PATH", "").split(":") if folder]
+    return chosen + [ENGINES] + [Path(folder) for folder in os.environ.get("PATH", "").split(":") if folder]
 
 
 def engines(name: str) -> dict[str, Path]:

@@ -1,4 +1,8 @@
-"""The shim process: its parts put together, and its life from the first connection to Shutdown."""
+"""The shim process: its parts put together, and its life from the first connection to Shutdown.
+
+It ends by itself when it has no containers and no client: a containerd that was killed between `start` and Create does
+not remember it, and nobody else would end it.
+"""
 
 from __future__ import annotations
 
@@ -21,6 +25,7 @@ if TYPE_CHECKING:
     from shim.invocation import Invocation
 
 FLUSH_SECONDS = 5.0
+ALONE_SECONDS = 10.0  # longer than containerd takes from `start` to its first connection
 
 
 def serve(invocation: Invocation, listener: socket, path: str) -> int:
@@ -43,12 +48,19 @@ def serve(invocation: Invocation, listener: socket, path: str) -> int:
         loop,
         shut_down=lambda: loop.run_later(0.005, loop.stop),  # the answer to Shutdown goes out first
     )
-    server = Server(loop, workers, service.methods())
+
+    def end_if_alone() -> None:
+        if not server.has_clients and not service.has_containers:
+            log.debug("no containers and no client: ends")
+            loop.stop()
+
+    server = Server(loop, workers, service.methods(), left=lambda: loop.run_later(ALONE_SECONDS, end_if_alone))
     signal.signal(
         signal.SIGTERM, lambda *_: log.warning("SIGTERM ignored: containers would be left alone; use Shutdown")
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     server.listen(listener)
+    loop.run_later(ALONE_SECONDS, end_if_alone)
     log.debug("serving", socket=path)
     loop.run()
     server.close()

@@ -186,14 +186,17 @@ class LiteboxInstance:
 
 
 def force_delete(root: str, container_id: str) -> None:
-    """Free whatever is left of a container whose shim is gone."""
+    """Free whatever is left of a container whose shim is gone, also of one that it was creating."""
     from runtime.errors import NotFound
     from runtime.lifecycle import Runtime
 
+    runtime = Runtime(root)
     try:
-        Runtime(root).load(container_id).delete(force=True)
+        container = runtime.load(container_id)
     except NotFound:
-        pass
+        runtime.clean(container_id)
+    else:
+        container.delete(force=True)
 
 
 def cgroup_of(pid: int) -> list[tuple[str, str]]:

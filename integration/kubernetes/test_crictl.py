@@ -1,128 +1,14 @@
-"""Pods through CRI, as a kubelet asks for them, with crictl: the handler is the one of the file that a user copies."""
+"""Pods through CRI, as a kubelet asks for them, with crictl."""
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from integration import images, installed
-from integration.containerd.daemon import CONFIG, IMAGE, Containerd, running
-
-HANDLER = Path(__file__).parent.parent / "containerd" / "litebox-v3.toml"
-PAUSE = "docker.io/library/pause:test"
-CNI_PLUGINS = Path("/usr/lib/cni")
-CRI = """\
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = "{pause}"
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = ["{plugins}"]
-  conf_dir = "{conf}"
-"""
-SUBNET = "10.77.0.0/24"
-CONTAINER_PIDS = {"security_context": {"namespace_options": {"pid": 1}}}  # as a kubelet says it
-
-
-class Cri:
-    """crictl on a containerd with CRI."""
-
-    def __init__(self, containerd: Containerd, crictl: Path, folder: Path) -> None:
-        self.containerd = containerd
-        self.folder = folder
-        (folder / "crictl.yaml").touch()
-        endpoint = f"unix://{containerd.socket}"
-        self.prefix = containerd.inside(crictl, "--config", folder / "crictl.yaml", "--runtime-endpoint", endpoint)
-        self.serial = 0
-
-    def __call__(self, *arguments: str, check: bool = True) -> str:
-        command = [*self.prefix, "--timeout", "30s", *arguments]
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=60, check=False, stdin=subprocess.DEVNULL
-        )
-        assert not check or done.returncode == 0, (arguments, done.stdout, done.stderr)
-        return done.stdout.strip()
-
-    def write(self, value: dict[str, Any]) -> str:
-        self.serial += 1
-        path = self.folder / f"{self.serial}.json"
-        path.write_text(json.dumps(value))
-        return str(path)
-
-    def pod(self, **more: Any) -> tuple[str, str]:
-        """Run a pod; return its id and the file that describes it."""
-        name = f"pod{self.serial}"
-        metadata = {"name": name, "uid": name, "namespace": "test", "attempt": 1}
-        config = {
-            "metadata": metadata,
-            "log_directory": str(self.folder / "logs"),
-            "hostname": name,
-            "linux": {},
-        } | more
-        path = self.write(config)
-        return self("runp", "--runtime", "litebox", path), path
-
-    def container(self, pod: tuple[str, str], *command: str, **more: Any) -> str:
-        """Start a container in a pod; return its id."""
-        name = f"c{self.serial}"
-        config = {
-            "metadata": {"name": name},
-            "image": {"image": IMAGE},
-            "command": list(command),
-            "log_path": f"{name}.log",
-            "linux": CONTAINER_PIDS,
-        } | more
-        made = self("create", "--no-pull", pod[0], self.write(config), pod[1])
-        self("start", made)
-        return made
-
-    def status(self, container: str) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads(self("inspect", container))["status"]
-        return status
-
-    def await_exit(self, container: str) -> dict[str, Any]:
-        deadline = time.monotonic() + 20
-        while (status := self.status(container))["state"] != "CONTAINER_EXITED":
-            assert time.monotonic() < deadline, status
-            time.sleep(0.1)
-        return status
-
-
-@pytest.fixture(scope="session")
-def cri(litebox: Path, image: Path, scratch: Path) -> Iterator[Cri]:
-    programs = [program for program in installed.engines("containerd").values() if is_current(program)]
-    tools = list(installed.engines("crictl").values())
-    if not programs or not tools or not CNI_PLUGINS.is_dir():
-        pytest.skip("containerd 2, crictl and CNI plugins are not all installed")
-    folder = scratch / "cri"
-    (folder / "cni").mkdir(parents=True)
-    ipam = {"type": "host-local", "subnet": SUBNET, "dataDir": str(folder / "ipam")}
-    network = {"cniVersion": "0.4.0", "name": "test", "plugins": [{"type": "ptp", "ipam": ipam}]}
-    (folder / "cni" / "10.conflist").write_text(json.dumps(network))
-    own = CRI.format(pause=PAUSE, plugins=CNI_PLUGINS, conf=folder / "cni")
-    base = CONFIG.replace("version = 2", f'version = 3\nimports = ["{HANDLER}"]')
-    base = "\n".join(line for line in base.splitlines() if not line.startswith("disabled_plugins"))
-    archive = folder / "pause.tar"
-    images.write_archive(archive, PAUSE, [images.busybox_layer()], {"Cmd": ["/bin/sleep", "100000"]})
-    with running(programs[0], litebox, folder, network=True, config=f"{base}\n{own}") as containerd:
-        subprocess.run(containerd.inside("ip", "link", "set", "lo", "up"), check=True)
-        for path in (archive, image):
-            containerd.ctr("--namespace", "k8s.io", "image", "import", path)
-        client = Cri(containerd, tools[0], folder)
-        yield client
-        client("rmp", "--all", "--force", check=False)
-
-
-def is_current(program: Path) -> bool:
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-    return any(word.lstrip("v").startswith("2.") for word in said.split()) and shutil.which("ip") is not None
+from integration.kubernetes.conftest import CONTAINER_PIDS, Cri
 
 
 @pytest.fixture

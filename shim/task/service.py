@@ -244,10 +244,13 @@ class TaskService:
             shim_pid=os.getpid(), task_pid=container.init.pid if container else 0, version=VERSION
         )
 
-    def shutdown(self, request: api.ShutdownRequest) -> Empty:
+    @property
+    def has_containers(self) -> bool:
         with self._lock:
-            busy = bool(self._containers)
-        if busy:
+            return bool(self._containers)
+
+    def shutdown(self, request: api.ShutdownRequest) -> Empty:
+        if self.has_containers:
             log.debug("shutdown refused: containers remain", id=request.id)
         else:
             self._shut_down()

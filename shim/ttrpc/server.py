@@ -51,14 +51,28 @@ class Method:
 
 
 class Server:
-    """Serves `methods` (by service and method name) on a listening socket."""
+    """Serves `methods` (by service and method name) on a listening socket.
 
-    def __init__(self, loop: Loop, workers: Workers, methods: Mapping[tuple[str, str], Method]) -> None:
+    `left` is called when the last client has gone.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        workers: Workers,
+        methods: Mapping[tuple[str, str], Method],
+        left: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loop = loop
         self._workers = workers
         self._methods = methods
         self._listeners: list[socket] = []
         self._connections: set[_Connection] = set()
+        self._left = left
+
+    @property
+    def has_clients(self) -> bool:
+        return bool(self._connections)
 
     def listen(self, listener: socket) -> None:
         listener.setblocking(False)
@@ -105,6 +119,8 @@ class Server:
 
     def forget(self, connection: _Connection) -> None:
         self._connections.discard(connection)
+        if not self._connections:
+            self._left()
 
     @property
     def loop(self) -> Loop:

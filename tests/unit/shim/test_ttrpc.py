@@ -106,6 +106,7 @@ class Served:
     def __init__(self, path: Path) -> None:
         self.path = str(path)
         self.release = threading.Event()
+        self.left = threading.Event()
         self.later = Deferred()
         self.clients: list[Client] = []
         self.loop = Loop()
@@ -119,7 +120,7 @@ class Served:
             ("S", "Fail"): Method(StartRequest, self.fail),
             ("S", "Bug"): Method(StartRequest, lambda _request: 1 / 0),  # type: ignore[arg-type, return-value]
         }
-        self.server = Server(self.loop, Workers(), methods)
+        self.server = Server(self.loop, Workers(), methods, left=self.left.set)
         self.server.listen(listener)
         self.thread = threading.Thread(target=self.loop.run)
         self.thread.start()
@@ -211,6 +212,17 @@ def test_misbehaving_clients_harm_only_themselves(served: Served, capfd: pytest.
     for sock in (half, garbage, oversize):
         sock.close()
     capfd.readouterr()
+
+
+def test_the_last_client_that_leaves_is_told(served: Served) -> None:
+    first, second = served.client(), served.client()
+    assert [echo(first), echo(second)] == [3, 3]
+    first.close()
+    assert not served.left.wait(0.2)
+    assert served.server.has_clients
+    second.close()
+    assert served.left.wait(5)
+    assert not served.server.has_clients
 
 
 def test_ten_thousand_requests_at_once(served: Served) -> None:
