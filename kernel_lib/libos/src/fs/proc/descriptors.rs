@@ -11,7 +11,7 @@ use crate::ipc::pipe;
 use crate::process::Task;
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use linux_abi::fs::{O_ACCMODE, O_CLOEXEC, O_WRONLY, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
@@ -63,9 +63,10 @@ impl Node for Folder {
         let ino = self.ino << 16 | fd as u64;
         if self.info {
             let close_on_exec = files.close_on_exec(fd).unwrap_or(false);
-            return Ok(Arc::new(Info { file, close_on_exec, ino }));
+            return Ok(Arc::new(Info { file: Arc::downgrade(&file), close_on_exec, ino }));
         }
-        Ok(Arc::new(Link { target: self.target.clone(), fd, file, ino, owner: self.owner() }))
+        let mode = S_IFLNK | if file.readable() { 0o500 } else { 0 } | if file.writable() { 0o300 } else { 0 };
+        Ok(Arc::new(Link { target: self.target.clone(), file: Arc::downgrade(&file), mode, ino, owner: self.owner() }))
     }
     fn names(&self) -> Result<Vec<Name>, Errno> {
         let Ok(task) = self.target.task() else { return Ok(Vec::new()) };
@@ -79,19 +80,18 @@ impl Node for Folder {
     }
 }
 
+/// A cached entry must not keep the file open: a pipe's reader would wait for its end for ever.
 struct Link {
     target: Target,
-    fd: i32,
-    file: Arc<OpenFile>,
+    file: Weak<OpenFile>,
+    mode: u32,
     ino: u64,
     owner: (u32, u32),
 }
 
 impl Node for Link {
     fn mode(&self) -> u32 {
-        let read = if self.file.readable() { 0o500 } else { 0 };
-        let write = if self.file.writable() { 0o300 } else { 0 };
-        S_IFLNK | read | write
+        self.mode
     }
     fn ino(&self) -> u64 {
         self.ino
@@ -99,34 +99,35 @@ impl Node for Link {
     fn owner(&self) -> (u32, u32) {
         self.owner
     }
-    /// The cached entry holds the file: it must go as soon as the descriptor stands for something else.
+    /// The descriptor may stand for something else by now.
     fn valid(&self) -> bool {
         false
     }
     fn link(&self, reader: &Arc<Task>) -> Result<Vec<u8>, Errno> {
         may_look(reader, &self.target)?;
-        Ok(match &self.file.location {
+        let file = self.file.upgrade().ok_or(ENOENT)?;
+        Ok(match &file.location {
             Some(location) => location.display_path(&reader.fs().root()),
-            None => self.file.ops.describe(&self.file).into_bytes(),
+            None => file.ops.describe(&file).into_bytes(),
         })
     }
     fn follow(&self, reader: &Arc<Task>) -> Option<Result<Location, Errno>> {
         if let Err(errno) = may_look(reader, &self.target) {
             return Some(Err(errno));
         }
-        let _ = self.fd;
-        Some(Ok(match &self.file.location {
+        let Some(file) = self.file.upgrade() else { return Some(Err(ENOENT)) };
+        Some(Ok(match &file.location {
             Some(location) => location.clone(),
             None => {
-                let name = self.file.ops.describe(&self.file).into_bytes();
-                crate::fs::memfd::nowhere(&name, Arc::new(Detached { file: self.file.clone(), state: InodeState::default() }))
+                let name = file.ops.describe(&file).into_bytes();
+                crate::fs::memfd::nowhere(&name, Arc::new(Detached { file, state: InodeState::default() }))
             }
         }))
     }
 }
 
 struct Info {
-    file: Arc<OpenFile>,
+    file: Weak<OpenFile>,
     close_on_exec: bool,
     ino: u64,
 }
@@ -142,12 +143,13 @@ impl Node for Info {
         false
     }
     fn read(&self, _reader: &Arc<Task>) -> Result<Vec<u8>, Errno> {
-        let flags = self.file.flags() | if self.close_on_exec { O_CLOEXEC } else { 0 };
-        let mount = self.file.location.as_ref().map_or(15, |location| location.mount.id);
-        let ino = self.file.stat().map_or(0, |stat| stat.ino);
-        let position = *self.file.position.lock();
+        let file = self.file.upgrade().ok_or(ENOENT)?;
+        let flags = file.flags() | if self.close_on_exec { O_CLOEXEC } else { 0 };
+        let mount = file.location.as_ref().map_or(15, |location| location.mount.id);
+        let ino = file.stat().map_or(0, |stat| stat.ino);
+        let position = *file.position.lock();
         let mut text = format!("pos:\t{position}\nflags:\t0{flags:o}\nmnt_id:\t{mount}\nino:\t{ino}\n");
-        let details: String = self.file.ops.details(&self.file);
+        let details: String = file.ops.details(&file);
         text.push_str(&details);
         Ok(text.into_bytes())
     }
