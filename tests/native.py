@@ -28,6 +28,9 @@ CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWPID, CLONE_NEWNET = (
     0x40000000,
 )
 PR_CAPBSET_DROP, PR_SET_PDEATHSIG = 24, 1
+SYS_RT_SIGACTION = 13
+# The C library keeps these two to itself and lets nobody change them, but a parent without it may have them ignored.
+LIBC_SIGNALS = (32, 33)
 # Bit numbers of linux/capability.h, in order.
 CAPABILITIES = [
     "chown",
@@ -158,6 +161,8 @@ def execute(document: dict[str, Any], root: Path) -> None:
     for number in range(1, signal.NSIG):
         if number not in (signal.SIGKILL, signal.SIGSTOP) and signal.getsignal(number) is not None:
             signal.signal(number, signal.SIG_DFL)
+    for number in LIBC_SIGNALS:
+        libc.syscall(SYS_RT_SIGACTION, number, bytes(32), None, 8)
     os.closerange(3, 256)
     environment = dict(entry.split("=", 1) for entry in process["env"])
     os.execvpe(process["args"][0], process["args"], environment)

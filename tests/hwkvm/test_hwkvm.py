@@ -25,6 +25,7 @@ PROGRAMS = (
 VMM = bundles.BUILD / "lib/litebox/litebox-vmm"
 KERNEL = bundles.BUILD / "lib/litebox/litebox-kernel"
 SECONDS = 1000
+pytestmark = pytest.mark.timeout(SECONDS + 300)
 
 
 def plan(program: str) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import pytest
 import bundles
 import debian
 
+pytestmark = pytest.mark.timeout(900)  # the first one waits for the root file system
 HERE = Path(__file__).parent
 HEADER = re.compile(r"^(?:#|//) (slow|timeout|memory|needs)\b ?(.*)$", re.MULTILINE)
 

@@ -12,6 +12,7 @@ mod control;
 
 use crate::fs::FsContext;
 use crate::host;
+use crate::mm::reclaim;
 use crate::process::{tree, Credentials, Inherit, Process, Session, Task};
 use crate::sched;
 use crate::signal::{ProcessSignals, TaskSignals};
@@ -83,6 +84,7 @@ fn control_task(_: usize) -> ! {
 fn set_up() -> Result<(), String> {
     let spec: ContainerSpec = postcard::from_bytes(hal::cpu::boot_config()).map_err(|error| format!("boot configuration: {error}"))?;
     tree::set_limit(spec.limits.pids);
+    reclaim::set_limit(spec.limits.memory);
     crate::tty::register();
     let fs = crate::fs::init(&spec).map_err(|failure| format!("{}: {:?}", failure.what, failure.errno))?;
     CONTAINER.get_or_init(|| Container { spec, fs });

@@ -83,8 +83,7 @@ impl AddressSpace {
             return Err(EACCES);
         }
         let private_writable = request.rights.write && !shared;
-        if private_writable && !request.flags.has(Flags::NO_RESERVE) && bytes > reclaim::limit() {
-            // As Linux's heuristic: more than there can ever be is refused at once (proc(5), overcommit_memory 0).
+        if private_writable && !request.flags.has(Flags::NO_RESERVE) && reclaim::is_overcommit(bytes) {
             return Err(ENOMEM);
         }
         let populate = request.populate;
@@ -202,7 +201,7 @@ impl AddressSpace {
                 let bytes = new_end - old_end;
                 let free = inner.map.is_free(old_end, new_end)
                     && inner.map.above(new_end).is_none_or(|next| !next.flags.has(Flags::GROWS_DOWN) || next.start - new_end >= STACK_GAP);
-                if data > limits.data || !free || bytes > reclaim::limit() || check_growth(inner, bytes, 0, true, limits).is_err() {
+                if data > limits.data || !free || reclaim::is_overcommit(bytes) || check_growth(inner, bytes, 0, true, limits).is_err() {
                     return now;
                 }
                 let flags = Flags::HEAP.with(inner.lock_future.map_or(Flags::default(), |_| Flags::LOCKED));

@@ -25,6 +25,9 @@ const STEP_MAX: u64 = 512 * MIB;
 /// Blocks given back at once, and the smallest worth it (2^4 pages).
 const RELEASE_BLOCKS: usize = 512;
 const RELEASE_ORDER: usize = 4;
+/// What there is beside the container's limit and what is in use when the first program starts: the reserve, and as much for what the
+/// library OS needs for programs. The runtime makes the guest's RAM larger than the limit by more than all that.
+const OVERHEAD: u64 = 2 * RESERVE * PAGE_SIZE;
 /// How long to wait for a victim's memory before looking for the next one, ns.
 const VICTIM_GRACE: u64 = 100_000_000;
 
@@ -39,45 +42,66 @@ pub enum Victim {
     Nobody,
 }
 
-static KILLER: Once<fn() -> Victim> = Once::new();
-static GROWING: Mutex<u64> = Mutex::new(0);
+static GROWING: Mutex<()> = Mutex::new(());
+/// Bytes of RAM that came since the start.
+static GROWN: AtomicU64 = AtomicU64::new(0);
 static AT_LIMIT: AtomicBool = AtomicBool::new(false);
+/// The container's memory limit; 0: none.
 static LIMIT: AtomicU64 = AtomicU64::new(0);
+/// Bytes in use before the first program.
+static BASELINE: Once<u64> = Once::new();
+/// Pages of RAM that is there, but beyond the limit.
+static WITHHELD: AtomicU64 = AtomicU64::new(0);
 static NOBODY_TO_WAKE: WaitQueue = WaitQueue::new();
 
-/// The process family's killer: picks the process with the highest badness, sends it SIGKILL, counts it.
-pub fn set_killer(killer: fn() -> Victim) {
-    KILLER.get_or_init(|| killer);
-}
-
-/// The container's memory limit in bytes: what it was started with, or what an update allows since (never more than the former).
-pub fn limit() -> u64 {
+/// The most RAM that programs and the library OS may use together, bytes.
+fn ram_limit() -> u64 {
     let most = hal::cpu::memory_limits().0;
     match LIMIT.load(Ordering::Relaxed) {
         0 => most,
-        limit => limit.min(most),
+        limit => limit.saturating_add(BASELINE.get().unwrap_or(&0) + OVERHEAD).min(most),
     }
 }
 
-/// An update of the limit while the container runs.
+/// What programs may have, bytes: the container's limit or, without one, the RAM there can be.
+pub fn total() -> u64 {
+    match LIMIT.load(Ordering::Relaxed) {
+        0 => ram_limit(),
+        limit => limit.min(ram_limit()),
+    }
+}
+
+/// As Linux's heuristic: more than there can ever be is refused at once (proc(5), overcommit_memory 0). A container's limit does not
+/// count there: whoever exceeds it gets to know the out-of-memory killer.
+pub fn is_overcommit(bytes: u64) -> bool {
+    LIMIT.load(Ordering::Relaxed) == 0 && bytes > ram_limit()
+}
+
+/// The container's limit, bytes; 0: none. Called first before the first program; may sleep.
 pub fn set_limit(bytes: u64) {
+    BASELINE.get_or_init(in_use);
+    let _growing = GROWING.lock();
     LIMIT.store(bytes, Ordering::Relaxed);
+    WITHHELD.store(present().saturating_sub(ram_limit()) / PAGE_SIZE, Ordering::Relaxed);
     AT_LIMIT.store(false, Ordering::Relaxed);
 }
 
-/// Bytes in use by programs and by the library OS.
+/// Bytes in use by programs and for them.
 pub fn used() -> u64 {
-    let (backed, fresh, total) = frame::statistics();
-    (total - backed - fresh) * PAGE_SIZE
+    in_use().saturating_sub(*BASELINE.get().unwrap_or(&0))
 }
 
 /// Bytes that can still be had.
 pub fn free() -> u64 {
-    limit().saturating_sub(used())
+    total().saturating_sub(used())
+}
+
+fn in_use() -> u64 {
+    present().saturating_sub(frame::available() * PAGE_SIZE)
 }
 
 fn room(pages: u64) -> bool {
-    frame::available() >= RESERVE + pages
+    frame::available() >= RESERVE + WITHHELD.load(Ordering::Relaxed) + pages
 }
 
 /// A page that reads as zeros. Does not sleep.
@@ -117,11 +141,11 @@ pub fn make_room(pages: u64) -> Result<(), Errno> {
     if room(pages) || grow(pages) {
         return Ok(());
     }
-    if pages > limit() / PAGE_SIZE {
+    if pages > ram_limit() / PAGE_SIZE {
         return Err(ENOMEM);
     }
-    match KILLER.get().map(|killer| killer()) {
-        Some(Victim::Other) => {
+    match crate::process::oom::kill() {
+        Victim::Other => {
             let deadline = hal::time::monotonic() + VICTIM_GRACE;
             while !room(pages) && hal::time::monotonic() < deadline {
                 let tick = hal::time::monotonic() + 1_000_000;
@@ -135,14 +159,13 @@ pub fn make_room(pages: u64) -> Result<(), Errno> {
 
 /// Asks the host for more RAM. True: there is room now.
 fn grow(pages: u64) -> bool {
-    let mut grown = GROWING.lock();
+    let _growing = GROWING.lock();
     if frame::available() >= LOW + pages {
         // Somebody else has just done it.
         return true;
     }
-    let (_, ram_end) = hal::cpu::memory_limits();
-    let present = ram_bytes(ram_end) + *grown;
-    let left = limit().saturating_sub(present) & !(2 * MIB - 1);
+    let present = present();
+    let left = ram_limit().saturating_sub(present) & !(2 * MIB - 1);
     let step = (present / 2).clamp(STEP_MIN, STEP_MAX).max((pages * PAGE_SIZE).next_multiple_of(2 * MIB)).min(left);
     if step == 0 {
         AT_LIMIT.store(true, Ordering::Relaxed);
@@ -150,10 +173,17 @@ fn grow(pages: u64) -> bool {
     }
     let request = Request::new(Op::Memory, 0, [step, 0, 0, 0, 0, 0]).with_flags(memory::GROW);
     match host::call(&request, &[]) {
-        Ok(answer) if frame::grow(answer.out[1], answer.out[0]) => *grown += step,
+        Ok(answer) if frame::grow(answer.out[1], answer.out[0]) => {
+            GROWN.fetch_add(step, Ordering::Relaxed);
+        }
         _ => AT_LIMIT.store(true, Ordering::Relaxed),
     }
     room(pages)
+}
+
+/// Bytes of RAM that the VM has.
+fn present() -> u64 {
+    ram_bytes(hal::cpu::memory_limits().1) + GROWN.load(Ordering::Relaxed)
 }
 
 /// Bytes of RAM below guest-physical `end`.

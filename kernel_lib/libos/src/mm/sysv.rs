@@ -172,7 +172,7 @@ pub fn get(task: &Task, key: i32, bytes: u64, flags: u32) -> Result<i32, Errno> 
         }
     }
     let rounded = bytes.checked_next_multiple_of(PAGE_SIZE).filter(|&rounded| rounded != 0 && bytes <= MOST_BYTES).ok_or(EINVAL)?;
-    if rounded > super::reclaim::limit() && flags & linux_abi::memory::MAP_NORESERVE == 0 {
+    if super::reclaim::is_overcommit(rounded) && flags & linux_abi::memory::MAP_NORESERVE == 0 {
         return Err(crate::errno::ENOMEM);
     }
     let mut segments = SEGMENTS.lock();

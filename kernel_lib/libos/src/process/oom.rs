@@ -21,7 +21,7 @@ fn badness(process: &Arc<Process>) -> Option<i64> {
     }
     let memory = process.leader()?.memory()?;
     let resident = memory.resident().0 as i64;
-    Some(resident + i64::from(adjustment) * (reclaim::limit() / 1000) as i64)
+    Some(resident + i64::from(adjustment) * (reclaim::total() / 1000) as i64)
 }
 
 /// The out-of-memory killer. Called by a task that needs memory, under no lock; may sleep.

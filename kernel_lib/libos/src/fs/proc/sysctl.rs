@@ -89,7 +89,7 @@ const SETTINGS: &[(&str, Kind, &str)] = &[
     ("fs/mqueue/msgsize_default", Number, "8192"),
     ("fs/mqueue/msgsize_max", Number, "8192"),
     ("fs/mqueue/queues_max", Number, "256"),
-    ("vm/overcommit_memory", Number, "1"),
+    ("vm/overcommit_memory", Number, "0"),
     ("vm/overcommit_ratio", Number, "50"),
     ("vm/overcommit_kbytes", Number, "0"),
     ("vm/swappiness", Number, "60"),

@@ -85,8 +85,7 @@ pub fn fill(root: &Arc<Directory>) {
 
 /// (total, free) bytes: what the container may use.
 pub fn memory() -> (u64, u64) {
-    let total = reclaim::limit();
-    (total, total.saturating_sub(reclaim::used()))
+    (reclaim::total(), reclaim::free())
 }
 
 fn meminfo() -> String {

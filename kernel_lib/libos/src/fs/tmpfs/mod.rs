@@ -53,7 +53,7 @@ pub fn anonymous_device() -> u64 {
 
 /// Bytes of memory the guest may have at most.
 pub fn memory_limit() -> u64 {
-    hal::cpu::memory_limits().0
+    crate::mm::reclaim::total()
 }
 
 impl Default for Options {
