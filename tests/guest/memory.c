@@ -135,6 +135,43 @@ CASE(private_file_mapping)
 	say("after close: %c", memory[2 * PAGE]);
 }
 
+CASE(private_mapping_of_many_pages)
+{
+	enum { PAGES = 300 };
+	int fd = must(open("file", O_RDWR | O_CREAT, 0600));
+	for (int page = 0; page < PAGES; page++)
+		must(pwrite(fd, &page, sizeof page, page * 4096L));
+	must(ftruncate(fd, PAGES * 4096L));
+	char *map = must_map(mmap(NULL, PAGES * 4096L, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 0));
+	char *part = must_map(mmap(NULL, 64 * 4096L, PROT_READ | PROT_WRITE, MAP_PRIVATE, fd, 100 * 4096L));
+	static const int written[] = {0, 17, 18, 19, 150, 299};
+	int wrong = 0, in_file;
+	for (size_t index = 0; index < COUNT(written); index++)
+		map[written[index] * 4096L + 8] = 'x';
+	must(mprotect(map, 32 * 4096L, PROT_READ));
+	pid_t child = must(fork());
+	for (int page = 0; page < PAGES; page++) {
+		char expected = 0;
+		for (size_t index = 0; index < COUNT(written); index++)
+			if (written[index] == page)
+				expected = 'x';
+		wrong += *(int *)(map + page * 4096L) != page || map[page * 4096L + 8] != expected;
+		if (page < 64)
+			wrong += *(int *)(part + page * 4096L) != page + 100 || part[page * 4096L + 8] != 0;
+		must(pread(fd, &in_file, sizeof in_file, page * 4096L + 8));
+		wrong += in_file != 0;
+		if (child == 0 && page >= 32)
+			map[page * 4096L + 8] = expected, map[page * 4096L + 12] = 'y';
+	}
+	if (child == 0)
+		_exit(wrong != 0);
+	status("child", reap(child));
+	num("wrong", wrong);
+	for (int page = 32; page < PAGES; page++)
+		wrong += map[page * 4096L + 12] != 0;
+	num("written by the child", wrong);
+}
+
 CASE(shared_file_mapping)
 {
 	int fd = file_of("f", 2 * PAGE);

@@ -24,8 +24,9 @@ const AROUND_MOST: u64 = 512;
 /// Pages of an object around a fault; pages that a mapping gets at once when it is made.
 const OBJECT_AROUND: u64 = 64;
 const OBJECT_AHEAD: u64 = 512;
-/// Private writable file mappings up to this many pages are copied at once (data segments: relocation writes to them).
-const COPY_AHEAD: u64 = 16;
+/// Private writable file mappings up to this many pages are copied at once (data segments: relocation writes to nearly all of it, and
+/// to copy a hundred pages costs less than a fault). Of larger ones a write copies the block around it.
+const COPY_AHEAD: u64 = 128;
 const BLOCK: u64 = AROUND * PAGE_SIZE;
 const TABLE: u64 = 512 * PAGE_SIZE;
 
@@ -48,9 +49,8 @@ struct Fetch {
     wanted: u64,
     /// The program will write through a shared mapping.
     write: bool,
-    /// Private, and to be written: copies. `copy_all`: all pages, not only the wanted one.
+    /// Private, and to be written: copies.
     copy: bool,
-    copy_all: bool,
 }
 
 impl AddressSpace {
@@ -129,7 +129,7 @@ impl AddressSpace {
             if shared {
                 return Some((page.clone(), page_rights(rights)));
             }
-            if fetch.copy && (fetch.copy_all || address == fetch.wanted) {
+            if fetch.copy {
                 let copy = reclaim::try_scratch();
                 short |= copy.is_none();
                 let copy = copy?;
@@ -169,7 +169,6 @@ impl AddressSpace {
                 wanted: start,
                 write: mapping.shared && vma.rights.write,
                 copy,
-                copy_all: true,
             }
         };
         let (last, mut fetch) = (fetch.index + fetch.count, fetch);
@@ -284,7 +283,6 @@ fn handle(inner: &mut Inner, left: &mut Leftovers, access: Access) -> Step {
                 wanted: address,
                 write: mapping.shared && rights.write,
                 copy,
-                copy_all: high - low <= COPY_AHEAD * PAGE_SIZE,
             })
         }
     }
