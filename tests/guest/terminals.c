@@ -535,6 +535,20 @@ CASE(leader_exit_hangs_up)
 	turn_take(done);
 }
 
+CASE(inherited_streams_are_no_terminals)
+{
+	struct termios settings = {0};
+	struct winsize size = {0};
+	/* Asked twice: the second answer may come from memory. */
+	for (int round = 0; round < 2; round++)
+		for (int fd = 0; fd < 3; fd++) {
+			ok("TCGETS", ioctl(fd, TCGETS, &settings));
+			ok("TCSETS", ioctl(fd, TCSETS, &settings));
+			ok("TIOCGWINSZ", ioctl(fd, TIOCGWINSZ, &size));
+			ok("FIONREAD", ioctl(fd, FIONREAD, &(int){0}));
+		}
+}
+
 CASE(master_polling)
 {
 	open_pair();

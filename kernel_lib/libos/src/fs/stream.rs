@@ -26,6 +26,8 @@ pub struct StreamFile {
     ready: AtomicU32,
     /// Something was read since IN was reported: whether there is more has to be asked.
     unsure: AtomicBool,
+    /// It is a character device, and the host has not denied yet that it is a terminal: shells ask after every command.
+    maybe_terminal: AtomicBool,
     changed: WaitQueue,
 }
 
@@ -63,6 +65,7 @@ impl StreamFile {
             stat,
             ready: AtomicU32::new(0),
             unsure: AtomicBool::new(false),
+            maybe_terminal: AtomicBool::new(stat.mode & S_IFMT == S_IFCHR),
             changed: WaitQueue::new(),
         });
         let listener: Arc<dyn ReadyListener> = file.clone();
@@ -163,12 +166,20 @@ impl FileOps for StreamFile {
 
     fn ioctl(&self, _file: &OpenFile, _task: &Arc<Task>, command: u32, argument: u64) -> SysResult {
         let bytes = argument_bytes(command).ok_or(ENOTTY)?;
+        let of_terminals = !matches!(command, FIONREAD | TIOCOUTQ);
+        if of_terminals && !self.maybe_terminal.load(Ordering::Relaxed) {
+            return Err(ENOTTY);
+        }
         let mut buffer = alloc::vec![0u8; bytes];
         if matches!(command, 0x5402..=TCSETSF | TIOCSWINSZ) {
             hal::user::read_bytes(argument, &mut buffer)?;
         }
         let args = [u64::from(command), request::gpa(&buffer), bytes as u64, 0, 0, 0];
-        let answer = request::plain(Op::Ioctl, 0, self.handle.number(), args)?;
+        let answer = request::plain(Op::Ioctl, 0, self.handle.number(), args).inspect_err(|&errno| {
+            if of_terminals && errno == ENOTTY {
+                self.maybe_terminal.store(false, Ordering::Relaxed);
+            }
+        })?;
         if !matches!(command, 0x5402..=TCSETSF | TIOCSWINSZ) {
             hal::user::write_bytes(argument, &buffer)?;
         }
