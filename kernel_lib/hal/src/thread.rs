@@ -156,6 +156,11 @@ impl Thread {
         local.current.as_ref().is_some_and(|current| core::ptr::eq(current.thread(), self))
     }
 
+    /// Whether a vCPU runs it or has yet to leave its stack.
+    pub fn is_running(&self) -> bool {
+        self.running.load(Ordering::Relaxed)
+    }
+
     /// Loads the address space that [`Self::set_root`] named now (execve).
     pub fn activate(&self) {
         let root = self.root.lock().clone();
@@ -213,7 +218,6 @@ pub fn switch_to(next: Arc<dyn Runnable>) {
         let canary = unsafe { *phys::pointer::<u64>(stack.address()) };
         assert!(canary == CANARY, "kernel stack overflow");
     }
-    target.activate();
     let saved = from.saved_sp.get();
     // SAFETY: `running` of the target is ours now.
     let to = unsafe { *target.saved_sp.get() };
@@ -226,7 +230,8 @@ pub fn switch_to(next: Arc<dyn Runnable>) {
     finish_switch();
 }
 
-/// On the new stack: the old thread may now run elsewhere, and the new one's program state comes in.
+/// On the new stack: the old thread may now run elsewhere (it need not wait for the new one's address space, which costs an exit), and
+/// the new one's program state comes in.
 fn finish_switch() {
     // SAFETY: as in is_current.
     let local = unsafe { &mut *percpu().local.get() };
@@ -234,10 +239,9 @@ fn finish_switch() {
         previous.thread().running.store(false, Ordering::Release);
         drop(previous);
     }
-    let Some(current) = &local.current else {
-        return;
-    };
+    let Some(current) = current() else { return };
     let thread = current.thread();
+    thread.activate();
     // SAFETY: as in switch_to.
     if let Some(state) = unsafe { (*thread.xstate.get()).as_ref() } {
         state.restore();

@@ -243,12 +243,12 @@ pub fn exit() -> ! {
     }
 }
 
-fn take_from(queue: &RunQueue, cpu: usize) -> Option<Arc<Task>> {
+fn take_from(queue: &RunQueue, wanted: impl Fn(&Task) -> bool) -> Option<Arc<Task>> {
     if queue.length.load(Ordering::SeqCst) == 0 {
         return None;
     }
     let mut tasks = queue.tasks.lock();
-    let index = tasks.iter().position(|task| task.sched.allows(cpu))?;
+    let index = tasks.iter().position(|task| wanted(task))?;
     let task = tasks.remove(index);
     queue.length.store(tasks.len(), Ordering::SeqCst);
     task
@@ -256,13 +256,15 @@ fn take_from(queue: &RunQueue, cpu: usize) -> Option<Arc<Task>> {
 
 fn pick() -> Option<Arc<Task>> {
     let me = cpu::id();
-    take_from(&QUEUES[me], me)
+    take_from(&QUEUES[me], |task| task.sched.allows(me))
 }
 
-/// Takes a task from another vCPU's queue: done by an idle vCPU that was fetched for it, or that has just become idle.
+/// Takes a task from another vCPU's queue: done by an idle vCPU that was fetched for it, or that has just become idle. One whose stack
+/// the other has yet to leave is the other's to go on with.
 fn steal() -> Option<Arc<Task>> {
     let me = cpu::id();
-    (0..cpu::count()).filter(|&other| other != me).find_map(|other| take_from(&QUEUES[other], me))
+    let wanted = |task: &Task| task.sched.allows(me) && !task.thread.is_running();
+    (0..cpu::count()).filter(|&other| other != me).find_map(|other| take_from(&QUEUES[other], wanted))
 }
 
 /// Switches to the next task or to the idle loop. The current task is SLEEPING or QUEUED.
@@ -276,6 +278,7 @@ fn switch_away() {
         Some(next) => run(next, now),
         None => thread::switch_to(here().idle.get().expect("set at boot").clone()),
     }
+    arm_for_turn();
 }
 
 /// Runs a picked task; returns when the caller's own turn comes again.
@@ -283,13 +286,18 @@ fn run(next: Arc<Task>, now: u64) {
     next.sched.state.store(RUNNING, Ordering::Release);
     next.sched.cpu.store(cpu::id(), Ordering::Relaxed);
     next.sched.since.store(now.max(1), Ordering::Relaxed);
-    next.sched.turns.fetch_add(1, Ordering::Relaxed);
     here().slice_end.store(now + SLICE, Ordering::Relaxed);
-    arm_for_deadlines();
-    if others_want_to_run() {
-        cpu::set_timer(now + PATIENCE);
+    if next.sched.turns.fetch_add(1, Ordering::Relaxed) == 0 {
+        // A new task does not come back from `switch_away`.
+        arm_for_turn();
     }
     thread::switch_to(next);
+}
+
+/// Programs the timer for a turn that begins. Done after the switch: before it, the exit would keep the task that leaves from running
+/// elsewhere.
+fn arm_for_turn() {
+    arm(others_want_to_run().then(|| hal::time::monotonic() + PATIENCE));
 }
 
 /// What an interrupt brought: events of the host, timers, the end of a slice. Called on the way back to a program.
@@ -301,14 +309,14 @@ pub fn on_interrupt() {
     let now = hal::time::monotonic();
     run_timers(now);
     if !others_want_to_run() {
-        arm_for_deadlines();
-        return;
+        return arm(None);
     }
     fetch_idle_cpu();
-    if now >= here().slice_end.load(Ordering::Relaxed) {
+    let slice_end = here().slice_end.load(Ordering::Relaxed);
+    if now >= slice_end {
         yield_now();
     } else {
-        cpu::set_timer(here().slice_end.load(Ordering::Relaxed));
+        arm(Some(slice_end));
     }
 }
 
@@ -343,15 +351,23 @@ fn run_timers(now: u64) {
     crate::time::run_expired(now);
 }
 
+/// When a timer interrupt is due. A sleeping task may be woken late by its timer slack (prctl(2), PR_SET_TIMERSLACK), so that wake-ups
+/// fall together.
 fn next_deadline() -> Option<u64> {
-    let sleeping = SLEEPERS.lock().first_key_value().map(|(key, _)| key.0);
-    [sleeping, crate::time::next_deadline()].into_iter().flatten().min()
+    let mut latest = crate::time::next_deadline().unwrap_or(u64::MAX);
+    for ((deadline, _), task) in SLEEPERS.lock().iter() {
+        if *deadline >= latest {
+            break;
+        }
+        latest = latest.min(deadline.saturating_add(task.timer_slack.load(Ordering::Relaxed)));
+    }
+    (latest != u64::MAX).then_some(latest)
 }
 
-/// Deadlines are watched by whoever is awake: programs the timer for the earliest.
-pub fn arm_for_deadlines() {
-    if let Some(deadline) = next_deadline() {
-        cpu::set_timer(deadline);
+/// Deadlines are watched by whoever is awake: programs the timer for the earliest, or for `limit` if that comes first.
+fn arm(limit: Option<u64>) {
+    if let Some(at) = [next_deadline(), limit].into_iter().flatten().min() {
+        cpu::set_timer(at);
     }
 }
 
