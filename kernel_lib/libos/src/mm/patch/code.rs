@@ -15,7 +15,8 @@
 //! ```
 //!
 //! System calls use no stack and of the registers only RCX, which SYSCALL overwrites too. CPUID's answers come from the VMM's table
-//! of the vCPU, by code that runs as the program's and keeps its flags and its red zone.
+//! of the vCPU, by code that runs as the program's and keeps its flags and its red zone. A CPUID stays as it is when a jump may lead to
+//! what would be overwritten.
 
 /// Bytes of a trampoline's slot (a CPUID's takes two). The first slots of each page hold what [`header`] makes.
 pub const SLOT: usize = 24;
@@ -97,7 +98,25 @@ pub fn examine_cpuid(page: &[u8], at: usize) -> Option<Site> {
         }
         moved += instruction.length;
     }
-    Some(Site::Cpuid { at, moved })
+    let overwritten = at + CPUID.len()..at + near_jump(0, 0)?.len();
+    (!is_jumped_to(page, &overwritten)).then_some(Site::Cpuid { at, moved })
+}
+
+/// Whether a jump of this page may lead into a range of it. Every byte is taken for an opcode: one too many is found rather than missed.
+fn is_jumped_to(page: &[u8], range: &core::ops::Range<usize>) -> bool {
+    (0..page.len()).any(|at| {
+        let near = |opcode_bytes: usize| -> Option<i64> {
+            let distance = page.get(at + opcode_bytes..at + opcode_bytes + 4)?.try_into().ok()?;
+            Some((at + opcode_bytes + 4) as i64 + i64::from(i32::from_le_bytes(distance)))
+        };
+        let target = match (page[at], page.get(at + 1)) {
+            (0x70..=0x7f | 0xe0..=0xe3 | JMP_SHORT, Some(&distance)) => Some(at as i64 + 2 + i64::from(distance as i8)),
+            (JMP_NEAR, _) => near(1),
+            (0x0f, Some(0x80..=0x8f)) => near(2),
+            _ => None,
+        };
+        target.is_some_and(|target| usize::try_from(target).is_ok_and(|target| range.contains(&target)))
+    })
 }
 
 /// Looks at the SYSCALL that ends at `behind` of a page of code and was called with `number`.
@@ -476,6 +495,16 @@ mod tests {
         assert_eq!(address as i64 + 31 + word(27), page_address as i64 + 6);
         assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0xeb, 5]), 0), None);
         assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0x83, 0xe2, 0x1f]), 0), Some(Site::Cpuid { at: 0, moved: 5 }));
+    }
+
+    #[test]
+    fn a_cpuid_that_a_loop_comes_back_behind_stays() {
+        // cpuid; mov %eax,%edx; inc %ecx; jne back to the mov, to the inc
+        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0xff, 0xc1, 0x75, 0xfa]), 0), None);
+        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0xff, 0xc1, 0x75, 0xfc]), 0), None);
+        // To the CPUID itself it may.
+        let near = page(&[0x0f, 0xa2, 0x89, 0xc2, 0xff, 0xc1, 0x0f, 0x85, 0xf4, 0xff, 0xff, 0xff]);
+        assert_eq!(examine_cpuid(&near, 0), Some(Site::Cpuid { at: 0, moved: 4 }));
     }
 
     #[test]
