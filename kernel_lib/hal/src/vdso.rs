@@ -4,7 +4,10 @@
 pub static IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/vdso.so"));
 
 const _: () = assert!(IMAGE.len() <= crate::frame::PAGE);
-// `vdso.rs` spells out the time page's address and layout.
+// `vdso.rs` spells out addresses and offsets.
+const _: () = assert!(abi::layout::LIBOS_BASE + abi::layout::CPU_AREAS == 0x7f80_0040_0000);
+const _: () = assert!(abi::layout::MAX_VCPUS as u64 * abi::layout::CPU_AREA_SIZE == 0x40_0000);
+const _: () = assert!(core::mem::offset_of!(crate::cpu::PerCpu, id) == 60);
 const _: () = assert!(abi::layout::LIBOS_BASE + abi::layout::TIME_PAGE == 0x7f80_0000_8000);
 const _: () =
     assert!(core::mem::offset_of!(abi::boot::TimePage, realtime_base) == 32 && core::mem::offset_of!(abi::boot::TimePage, mult) == 16);

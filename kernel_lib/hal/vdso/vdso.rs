@@ -18,6 +18,10 @@ pub struct TimePage {
 }
 
 const TIME_PAGE: u64 = 0x7f80_0000_8000;
+/// The vCPUs' areas, and in what GS base points to while the library OS has it, the vCPU's number (`cpu::PerCpu`).
+const CPU_AREAS: core::ops::Range<u64> = 0x7f80_0040_0000..0x7f80_0080_0000;
+const CPU_NUMBER: u64 = 60;
+const SYS_GETCPU: i64 = 309;
 const SYS_CLOCK_GETTIME: i64 = 228;
 const SYS_CLOCK_GETRES: i64 = 229;
 const BILLION: u64 = 1_000_000_000;
@@ -117,4 +121,29 @@ pub unsafe extern "C" fn __vdso_time(out: *mut i64) -> i64 {
 #[no_mangle]
 pub unsafe extern "C" fn __vdso_clock_getres(clock: i32, out: *mut Pair) -> i64 {
     system_call(SYS_CLOCK_GETRES, clock as u64, out as u64)
+}
+
+/// getcpu(2).
+///
+/// # Safety
+/// As for the system call.
+#[no_mangle]
+pub unsafe extern "C" fn __vdso_getcpu(cpu: *mut u32, node: *mut u32, _unused: *mut u8) -> i64 {
+    let base: u64;
+    // SAFETY: reads a register.
+    unsafe { asm!("rdgsbase {}", out(reg) base, options(nostack, nomem)) };
+    if !CPU_AREAS.contains(&base) {
+        // A program with a GS base of its own.
+        return system_call(SYS_GETCPU, cpu as u64, node as u64);
+    }
+    // SAFETY: what GS base points to is mapped, readable, as long as the library OS is; the outputs are the caller's promise.
+    unsafe {
+        if !cpu.is_null() {
+            cpu.write(((base + CPU_NUMBER) as *const u32).read_volatile());
+        }
+        if !node.is_null() {
+            node.write(0);
+        }
+    }
+    0
 }
