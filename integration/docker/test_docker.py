@@ -17,6 +17,7 @@ from integration.containerd.daemon import running
 HERE = Path(__file__).parent
 IMAGE = "busybox:test"
 OLDEST = 23  # the first dockerd with `runtimeType`
+WEB = "mkdir -p /www; echo served > /www/index.html; exec httpd -f -p 80 -h /www"
 SLEEP = ("/bin/sh", "-c", "trap 'exit 3' TERM; echo started; while :; do sleep 0.1; done")
 
 
@@ -46,6 +47,14 @@ class Docker:
         assert not check or done.returncode == 0, (arguments, done)
         return done
 
+    def await_answer(self, address: str, answer: bytes) -> None:
+        """Fetch a page from where dockerd runs until it is there."""
+        command = [*self.prefix, "busybox", "wget", "-q", "-O", "-", f"http://{address}/"]
+        deadline = time.monotonic() + 15
+        while (got := subprocess.run(command, capture_output=True, timeout=20, check=False).stdout) != answer:
+            assert time.monotonic() < deadline, got
+            time.sleep(0.2)
+
     def run(self, *arguments: str, stdin: bytes = b"", check: bool = False) -> subprocess.CompletedProcess[bytes]:
         return self("run", "--runtime", "litebox", *arguments, stdin=stdin, check=check)
 
@@ -69,10 +78,12 @@ def docker(litebox: Path, image: Path, scratch: Path) -> Iterator[Docker]:
             folder / "pid",
         ]
         sockets: list[str | Path] = ["--host", f"unix://{socket}", "--containerd", containerd.socket, "--group", "root"]
-        # Networks with addresses have tests of their own; here it is about containers.
-        network = ["--bridge", "none", "--iptables=false", "--ip6tables=false"]
+        subprocess.run(containerd.inside("ip", "link", "set", "lo", "up"), check=True)
+        network = ["--bip", "10.78.0.1/24", "--ip6tables=false"]
         command = containerd.inside(daemons[0], "--config-file", HERE / "daemon.json", *folders, *sockets, *network)
-        environment = containerd.environment | {"DOCKER_MIN_API_VERSION": "1.24"}
+        # docker-proxy lies beside dockerd.
+        path = f"{daemons[0].parent}:{containerd.environment['PATH']}"
+        environment = containerd.environment | {"DOCKER_MIN_API_VERSION": "1.24", "PATH": path}
         with (folder / "dockerd.log").open("wb") as log:
             daemon = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
         client = Docker(containerd.inside(), socket)
@@ -150,6 +161,36 @@ def test_top_and_stats(docker: Docker, asleep: str) -> None:
     assert len(docker("top", asleep).stdout.splitlines()) >= 2
     memory = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", asleep).stdout.decode().split()[0]
     assert memory not in ("0B", "--")
+
+
+def test_a_published_port(docker: Docker) -> None:
+    """Docker makes the interfaces after Create, through /proc/PID/ns/net of the machine."""
+    name = f"w{time.monotonic_ns()}"
+    docker.run("--detach", "--name", name, "--publish", "127.0.0.1:18090:80", IMAGE, "/bin/sh", "-c", WEB, check=True)
+    try:
+        docker.await_answer("127.0.0.1:18090", b"served\n")
+        address = (
+            docker("inspect", "--format", "{{.NetworkSettings.Networks.bridge.IPAddress}}", name)
+            .stdout.decode()
+            .strip()
+        )
+        assert address.startswith("10.78.0.")
+        assert address.encode() in docker("exec", name, "ip", "addr").stdout
+        ran = docker.run("--rm", IMAGE, "wget", "-q", "-O", "-", f"http://{address}/")
+        assert ran.stdout == b"served\n"
+    finally:
+        docker("rm", "--force", name, check=False)
+
+
+def test_a_network_with_names(docker: Docker) -> None:
+    docker("network", "create", "--subnet", "10.79.0.0/24", "named")
+    try:
+        docker.run("--detach", "--name", "web", "--network", "named", IMAGE, "/bin/sh", "-c", WEB, check=True)
+        script = "for n in 1 2 3 4 5 6 7 8 9; do wget -q -O - http://web/ && break; sleep 0.3; done"
+        assert docker.run("--rm", "--network", "named", IMAGE, "/bin/sh", "-c", script).stdout == b"served\n"
+    finally:
+        docker("rm", "--force", "web", check=False)
+        docker("network", "rm", "named", check=False)
 
 
 def test_copy(docker: Docker, asleep: str, tmp_path: Path) -> None:
