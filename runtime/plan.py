@@ -58,7 +58,13 @@ _PROPAGATION = {
     "runbindable": 1 << 17,
 }
 _PERSONALITIES = {"LINUX": 0, "LINUX32": 0x0008}
-_ANNOTATIONS = ("dev.litebox.debug", "dev.litebox.memory", "dev.litebox.rootfs", "dev.litebox.vcpus")
+_ANNOTATIONS = (
+    "dev.litebox.debug",
+    "dev.litebox.init",
+    "dev.litebox.memory",
+    "dev.litebox.rootfs",
+    "dev.litebox.vcpus",
+)
 
 
 class HostFacts:
@@ -209,6 +215,10 @@ def make(config: Json, container_id: str, bundle: str, facts: HostFacts, *, file
     if personality.get("flags"):
         raise Unsupported("linux.personality.flags: no flags are supported")
 
+    init = annotations.get("dev.litebox.init", "protected")
+    if init not in ("protected", "ordinary"):
+        raise InvalidSpec(f"annotations['dev.litebox.init']: found {init!r}; allowed: protected, ordinary")
+
     seccomp = None
     if linux.get("seccomp"):
         from runtime.seccomp import translate
@@ -219,6 +229,7 @@ def make(config: Json, container_id: str, bundle: str, facts: HostFacts, *, file
         "hostname": config.get("hostname") or "",
         "domainname": config.get("domainname") or "",
         "mounts": mounts,
+        "ordinary_init": init == "ordinary",
         "process": plan_process(process, facts, plan.warnings, files=files) if process else {},
         "masked_paths": _paths(linux, "maskedPaths"),
         "readonly_paths": _paths(linux, "readonlyPaths"),

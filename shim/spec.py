@@ -3,7 +3,11 @@
 CRI gives the containers of a pod the pod's pid namespace unless it is told otherwise (crictl and critest do not, a
 kubelet does: `shareProcessNamespace` is off by default). Containers here are machines of their own: processes of one
 can neither see nor signal those of another. Refusing would refuse every pod of crictl, so such a container gets a
-pid namespace of its own, and containerd's log says so.
+pid namespace of its own, and containerd's log says so. Its first process would not be PID 1 in the pod's namespace,
+so it has no immunity to signals: SIGTERM stops it.
+
+What members of a pod take over with the pod's namespaces they get here from the pod's own config.json, which lies
+beside theirs: the host name and the sysctls of the IPC namespace.
 """
 
 from __future__ import annotations
@@ -33,37 +37,36 @@ def read_config(bundle: str) -> dict[str, Any]:
         raise InvalidArgumentError(f"{bundle}/config.json: {error}") from error
     if not isinstance(config, dict):
         raise InvalidArgumentError(f"{bundle}/config.json: not an object")
-    unshare_pids(config)
-    inherit_hostname(config, bundle)
+    annotations, linux = config.get("annotations"), config.setdefault("linux", {})
+    if isinstance(annotations, dict) and annotations.get(CONTAINER_TYPE) == "container" and isinstance(linux, dict):
+        unshare_pids(annotations, linux)
+        inherit(config, linux, _pod_of(bundle, annotations))
     return config
 
 
-def inherit_hostname(config: dict[str, Any], bundle: str) -> None:
-    """A member of a pod joins the pod's UTS namespace and names no host itself: its machine takes the pod's name.
-
-    The pod's own bundle lies beside this one. Changes `config`.
-    """
-    annotations = config.get("annotations")
-    if config.get("hostname") or not isinstance(annotations, dict) or annotations.get(CONTAINER_TYPE) != "container":
-        return
+def _pod_of(bundle: str, annotations: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of a member's pod; empty when there is none."""
     try:
         with open(f"{os.path.dirname(bundle)}/{annotations[SANDBOX_ID]}/config.json", "rb") as file:
             pod = fastjson.loads(file.read())
     except (OSError, KeyError, ValueError):
-        return
-    if isinstance(pod, dict):
+        return {}
+    return pod if isinstance(pod, dict) else {}
+
+
+def inherit(config: dict[str, Any], linux: dict[str, Any], pod: dict[str, Any]) -> None:
+    """What comes with the namespaces of the pod that a member joins. Changes `config`."""
+    if pod and not config.get("hostname"):
         config["hostname"] = pod.get("hostname") or os.uname().nodename  # none: the pod has the host's UTS namespace
+    settings = (pod.get("linux") or {}).get("sysctl") or {}
+    own = {name: value for name, value in settings.items() if not name.startswith("net.")}  # the host keeps those
+    if own:
+        linux["sysctl"] = own | (linux.get("sysctl") or {})
 
 
-def unshare_pids(config: dict[str, Any]) -> None:
-    """Give a member of a pod its own pid namespace instead of the pod's. Changes `config`."""
-    annotations, linux = config.get("annotations"), config.get("linux")
-    if (
-        not isinstance(annotations, dict)
-        or annotations.get(CONTAINER_TYPE) != "container"
-        or not isinstance(linux, dict)
-    ):
-        return
+def unshare_pids(annotations: dict[str, Any], linux: dict[str, Any]) -> None:
+    """Give a member of a pod its own pid namespace instead of the pod's. Changes both."""
     for namespace in linux.get("namespaces") or ():
         if isinstance(namespace, dict) and namespace.get("type") == "pid" and namespace.pop("path", None):
+            annotations.setdefault("dev.litebox.init", "ordinary")
             log.warning("containers of a pod cannot share a pid namespace: this one has its own")

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,6 @@ CRI = """\
   bin_dirs = ["{plugins}"]
   conf_dir = "{conf}"
 """
-SUBNET = "10.77.0.0/24"
 CONTAINER_PIDS = {"security_context": {"namespace_options": {"pid": 1}}}  # as a kubelet says it
 
 
@@ -95,19 +95,16 @@ class Cri:
         return status
 
 
-@pytest.fixture(scope="session")
-def cri(litebox: Path, image: Path, scratch: Path) -> Iterator[Cri]:
+@contextmanager
+def containerd_with_cri(litebox: Path, image: Path, folder: Path, subnet: str) -> Iterator[Containerd]:
+    """A containerd whose pods have addresses in `subnet`, the images imported. Skips where there is none."""
     programs = [program for program in installed.engines("containerd").values() if is_current(program)]
-    tools = list(installed.engines("crictl").values())
-    if not programs or not tools or not CNI_PLUGINS.is_dir():
-        pytest.skip("containerd 2, crictl and CNI plugins are not all installed")
-    folder = scratch / "cri"
+    if not programs or not CNI_PLUGINS.is_dir():
+        pytest.skip("containerd 2 (make engines) and CNI plugins are not all installed")
     (folder / "cni").mkdir(parents=True)
-    ipam = {"type": "host-local", "subnet": SUBNET, "dataDir": str(folder / "ipam")}
-    plugins = [
-        {"type": "ptp", "ipMasq": False, "ipam": ipam},
-        {"type": "portmap", "capabilities": {"portMappings": True}},
-    ]
+    routes = [{"dst": "0.0.0.0/0"}]
+    ipam = {"type": "host-local", "subnet": subnet, "dataDir": str(folder / "ipam"), "routes": routes}
+    plugins = [{"type": "ptp", "ipam": ipam}, {"type": "portmap", "capabilities": {"portMappings": True}}]
     network = {"cniVersion": "0.4.0", "name": "test", "plugins": plugins}
     (folder / "cni" / "10.conflist").write_text(json.dumps(network))
     own = CRI.format(pause=PAUSE, plugins=CNI_PLUGINS, conf=folder / "cni")
@@ -119,6 +116,16 @@ def cri(litebox: Path, image: Path, scratch: Path) -> Iterator[Cri]:
         subprocess.run(containerd.inside("ip", "link", "set", "lo", "up"), check=True)
         for path in (archive, image):
             containerd.ctr("--namespace", "k8s.io", "image", "import", path)
+        yield containerd
+
+
+@pytest.fixture(scope="session")
+def cri(litebox: Path, image: Path, scratch: Path) -> Iterator[Cri]:
+    tools = list(installed.engines("crictl").values())
+    if not tools:
+        pytest.skip("crictl is not installed (make engines)")
+    folder = scratch / "cri"
+    with containerd_with_cri(litebox, image, folder, "10.77.0.0/24") as containerd:
         client = Cri(containerd, tools[0], folder)
         yield client
         client("rmp", "--all", "--force", check=False)

@@ -17,6 +17,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<MountSpec>,
     /// PID 1. Absent in a plan that waits for it (never sent to the guest before `start`).
     pub process: ProcessSpec,
+    /// Signals that it does not handle act on PID 1 as on any other process.
+    pub ordinary_init: bool,
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
     /// Device nodes beyond the default set.

@@ -128,15 +128,20 @@ def test_members_of_a_pod_have_their_own_processes(tmp_path: Path, capfd: pytest
         got = read_config(str(tmp_path))["linux"]["namespaces"]
         assert ("path" in got[0]) == (kind == "sandbox")
         assert got[1] == namespaces[1]
-    assert capfd.readouterr().err.count("pid namespace") == 1
+        init = read_config(str(tmp_path))["annotations"].get("dev.litebox.init")
+        assert init == (None if kind == "sandbox" else "ordinary")
+    assert capfd.readouterr().err.count("pid namespace") == 2
 
 
-def test_members_of_a_pod_have_its_name(tmp_path: Path) -> None:
+def test_members_of_a_pod_have_its_name_and_sysctls(tmp_path: Path) -> None:
     annotations = {"io.kubernetes.cri.container-type": "container", "io.kubernetes.cri.sandbox-id": "pod"}
-    for name, config in (("pod", {"hostname": "web-0"}), ("c1", {"annotations": annotations}), ("c2", {})):
+    settings = {"kernel.shm_rmid_forced": "1", "net.core.somaxconn": "99"}
+    pod = {"hostname": "web-0", "linux": {"sysctl": settings}}
+    for name, config in (("pod", pod), ("c1", {"annotations": annotations}), ("c2", {})):
         (tmp_path / name).mkdir()
         (tmp_path / name / "config.json").write_text(json.dumps(config))
     assert read_config(str(tmp_path / "c1"))["hostname"] == "web-0"
+    assert read_config(str(tmp_path / "c1"))["linux"]["sysctl"] == {"kernel.shm_rmid_forced": "1"}
     assert "hostname" not in read_config(str(tmp_path / "c2"))
     (tmp_path / "pod" / "config.json").unlink()
     assert "hostname" not in read_config(str(tmp_path / "c1"))

@@ -102,9 +102,13 @@ impl Process {
     pub(super) fn set_group(&self, group: u32) {
         self.group.store(group, Ordering::Relaxed);
     }
-    /// PID 1: signals without a handler do not reach it.
+    /// PID 1, with which the container ends.
     pub const fn is_init(&self) -> bool {
         self.pid == 1
+    }
+    /// Signals without a handler do not reach it: pid_namespaces(7), "The namespace init process".
+    pub fn ignores_unhandled(&self) -> bool {
+        self.is_init() && !crate::boot::container().is_some_and(|container| container.spec.ordinary_init)
     }
     pub fn is_zombie(&self) -> bool {
         self.state.load(Ordering::Acquire) != 0

@@ -55,7 +55,7 @@ fn default(task: &Arc<Task>, signal: i32) {
     // PID 1 takes no default action but those that came by force: those never get here.
     match default_action(signal) {
         Default::Ignore => {}
-        _ if process.is_init() && signal != SIGKILL && signal != SIGSTOP => {}
+        _ if process.ignores_unhandled() && signal != SIGKILL && signal != SIGSTOP => {}
         Default::Stop => {
             // Members of an orphaned group are stopped by SIGSTOP only: nobody could make them go on.
             if signal == SIGSTOP || !process::session::group_is_orphaned(process.group()) {

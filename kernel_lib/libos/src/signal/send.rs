@@ -115,7 +115,7 @@ fn choose_and_wake(scope: Scope<'_>, signal: i32, default: bool, outside: bool) 
         }
     };
     let Some(task) = chosen else { return };
-    let protected = process.is_init() && !(outside && signal == SIGKILL);
+    let protected = process.ignores_unhandled() && !(outside && signal == SIGKILL);
     if default && default_action(signal) == Default::Terminate && !protected {
         process::begin_group_exit(process, signal as u32);
         return;
@@ -139,7 +139,7 @@ fn is_ignored(scope: Scope<'_>, signal: i32, action: &SigAction, outside: bool) 
     if blocked && signal != SIGKILL {
         return false;
     }
-    if process.is_init() && action.handler == SIG_DFL && !(outside && SigSet::UNBLOCKABLE.contains(signal)) {
+    if process.ignores_unhandled() && action.handler == SIG_DFL && !(outside && SigSet::UNBLOCKABLE.contains(signal)) {
         return true;
     }
     ignored(action, signal)

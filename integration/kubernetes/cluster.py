@@ -1,0 +1,182 @@
+"""A Kubernetes of one node: etcd, API server, controllers, scheduler and kubelet, over a containerd of one's own.
+
+Everything lives in one folder and in the namespaces of that containerd (network and mounts), where the node has an
+address of its own. There is no DNS, no service proxy and no service account: pods say
+`automountServiceAccountToken: false`.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from integration.containerd.daemon import Containerd
+
+PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
+ADDRESS = "10.89.0.1"
+ETCD, PEER, API, KUBELET, HEALTH, MANAGER, SCHEDULER = 12379, 12380, 16443, 16450, 16451, 16452, 16453
+TOKEN = "admin"  # the API server listens on the loopback of a private network namespace only
+READY_SECONDS = 120
+
+
+class Cluster:
+    """The cluster; `kubectl` talks to it."""
+
+    def __init__(self, containerd: Containerd, programs: Path, folder: Path) -> None:
+        self.containerd = containerd
+        self.programs = programs
+        self.folder = folder
+        self.kubeconfig = folder / "kubeconfig"
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._arguments: dict[str, tuple[str, ...]] = {}
+
+    def start(self) -> None:
+        self.folder.mkdir()
+        self._prepare_network()
+        self._write_files()
+        at = f"https://127.0.0.1:{API}"
+        etcd, peer = f"http://127.0.0.1:{ETCD}", f"http://127.0.0.1:{PEER}"
+        self._run(
+            "etcd", f"--data-dir={self.folder}/etcd", f"--listen-client-urls={etcd}", f"--advertise-client-urls={etcd}",
+            f"--listen-peer-urls={peer}", f"--initial-advertise-peer-urls={peer}", f"--initial-cluster=default={peer}",
+            "--unsafe-no-fsync",
+        )  # fmt: skip
+        self._run(
+            "kube-apiserver", f"--etcd-servers={etcd}", "--bind-address=127.0.0.1", f"--secure-port={API}",
+            f"--cert-dir={self.folder}/apiserver", "--service-cluster-ip-range=10.96.0.0/16", "--allow-privileged",
+            f"--token-auth-file={self.folder}/tokens", "--authorization-mode=AlwaysAllow",
+            "--kubelet-preferred-address-types=InternalIP", f"--service-account-issuer={at}",
+            f"--service-account-key-file={self.folder}/account.pub",
+            f"--service-account-signing-key-file={self.folder}/account.key",
+            "--disable-admission-plugins=ServiceAccount",
+        )  # fmt: skip
+        self._await("the API server", lambda: self("get", "--raw", "/readyz", check=False).returncode == 0)
+        connection = (f"--kubeconfig={self.kubeconfig}", "--bind-address=127.0.0.1", "--leader-elect=false")
+        self._run(
+            "kube-controller-manager", *connection, f"--secure-port={MANAGER}", f"--cert-dir={self.folder}/manager",
+            f"--service-account-private-key-file={self.folder}/account.key", "--controllers=*,-node-ipam-controller",
+        )  # fmt: skip
+        self._run("kube-scheduler", *connection, f"--secure-port={SCHEDULER}", f"--cert-dir={self.folder}/scheduler")
+        self._run(
+            "kubelet", f"--config={self.folder}/kubelet.json", f"--kubeconfig={self.kubeconfig}",
+            f"--root-dir={self.folder}/kubelet", f"--cert-dir={self.folder}/kubelet-certificates",
+            "--hostname-override=node", f"--node-ip={ADDRESS}",
+        )  # fmt: skip
+        self._await("the node", self._node_is_ready)
+
+    def stop(self) -> None:
+        for process in reversed(self._running.values()):
+            process.terminate()
+        for process in self._running.values():
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._running.clear()
+
+    def __call__(
+        self, *arguments: str | Path, stdin: str = "", check: bool = True, seconds: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """kubectl."""
+        command = self.containerd.inside(self.programs / "kubectl", "--kubeconfig", self.kubeconfig, *arguments)
+        done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False)
+        assert not check or done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return done
+
+    def popen(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        """kubectl in the background, its output thrown away."""
+        command = self.containerd.inside(self.programs / "kubectl", "--kubeconfig", self.kubeconfig, *arguments)
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        self("apply", "-f", "-", stdin="\n---\n".join(json.dumps(item) for item in objects))
+
+    def get(self, kind: str, name: str) -> dict[str, Any]:
+        value: dict[str, Any] = json.loads(self("get", kind, name, "-o", "json").stdout)
+        return value
+
+    def log(self, program: str) -> str:
+        return (self.folder / f"{program}.log").read_text(errors="replace")
+
+    def _prepare_network(self) -> None:
+        """The node's address, on an interface that leads nowhere."""
+        for command in (
+            ("ip", "link", "add", "node0", "type", "veth", "peer", "name", "node1"),
+            ("ip", "link", "set", "node1", "up"),
+            ("ip", "addr", "add", f"{ADDRESS}/32", "dev", "node0"),
+            ("ip", "link", "set", "node0", "up"),
+            ("ip", "route", "add", "default", "dev", "node0"),
+        ):
+            subprocess.run(self.containerd.inside(*command), check=True)
+
+    def _write_files(self) -> None:
+        key, public = self.folder / "account.key", self.folder / "account.pub"
+        subprocess.run(["openssl", "genrsa", "-out", key, "2048"], check=True, capture_output=True)
+        subprocess.run(["openssl", "rsa", "-in", key, "-pubout", "-out", public], check=True, capture_output=True)
+        (self.folder / "tokens").write_text(f'{TOKEN},admin,admin,"system:masters"\n')
+        server = {"server": f"https://127.0.0.1:{API}", "insecure-skip-tls-verify": True}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "test", "cluster": server}],
+            "users": [{"name": "admin", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": "admin"}}],
+            "current-context": "test",
+        }
+        self.kubeconfig.write_text(json.dumps(config))
+        kubelet = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "address": ADDRESS,
+            "port": KUBELET,
+            "healthzPort": HEALTH,
+            "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
+            "authorization": {"mode": "AlwaysAllow"},
+            "cgroupDriver": "cgroupfs",
+            "cgroupRoot": "/",
+            "enforceNodeAllocatable": [],
+            "failSwapOn": False,
+            "failCgroupV1": False,
+            "oomScoreAdj": 0,
+            "containerRuntimeEndpoint": f"unix://{self.containerd.socket}",
+            "evictionHard": {"memory.available": "50Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+            "imageGCHighThresholdPercent": 100,
+            "makeIPTablesUtilChains": False,
+            "podLogsDir": str(self.folder / "pod-logs"),
+            "serializeImagePulls": False,
+            "syncFrequency": "5s",
+        }
+        (self.folder / "kubelet.json").write_text(json.dumps(kubelet))
+
+    def restart(self, program: str) -> None:
+        process = self._running[program]
+        process.terminate()
+        process.wait(20)
+        self._run(program, *self._arguments[program])
+
+    def _run(self, program: str, *arguments: str) -> None:
+        self._arguments[program] = arguments
+        with (self.folder / f"{program}.log").open("ab") as log:
+            command = self.containerd.inside(self.programs / program, *arguments)
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
+            )
+        self._running[program] = process
+
+    def _node_is_ready(self) -> bool:
+        path = '-o=jsonpath={.status.conditions[?(@.type=="Ready")].status}'
+        return self("get", "node", "node", path, check=False).stdout == "True"
+
+    def _await(self, what: str, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + READY_SECONDS
+        while not condition():
+            for program, process in self._running.items():
+                assert process.poll() is None, f"{program} has ended:\n{self.log(program)[-2000:]}"
+            assert time.monotonic() < deadline, f"{what} is not ready"
+            time.sleep(0.3)
