@@ -140,13 +140,18 @@ const fn index(address: u64, level: u32) -> usize {
 impl PageTable {
     /// An empty space. None: out of memory.
     pub fn new() -> Option<Self> {
-        let frame = tables::take(true)?;
-        let address = frame.address();
-        // SAFETY: a whole page of our own.
-        unsafe { *phys::pointer::<u64>(address).add(255) = layout::SHARED_PDPT | PRESENT | WRITE | USER | ACCESSED };
-        let mut tables = Tables::default();
-        tables.keep(frame, true);
-        let root = Root { address, tables: SpinLock::new(tables), loaded: AtomicU64::new(0) };
+        let tables = match tables::take_tree() {
+            Some(tables) => tables,
+            None => {
+                let frame = tables::take(true)?;
+                // SAFETY: a whole page of our own.
+                unsafe { *phys::pointer::<u64>(frame.address()).add(255) = layout::SHARED_PDPT | PRESENT | WRITE | USER | ACCESSED };
+                let mut tables = Tables::default();
+                tables.keep(frame, true);
+                tables
+            }
+        };
+        let root = Root { address: tables.root(), tables: SpinLock::new(tables), loaded: AtomicU64::new(0) };
         Some(Self { root: alloc::sync::Arc::new(root), resident: (0, 0) })
     }
 
@@ -605,12 +610,23 @@ impl PageTable {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        // No vCPU runs a program in this space any more: nothing to flush, and the entries are not erased (stores to shadowed tables
-        // are dear). The tables go with the root, and nobody reads the entries again.
+        // No vCPU runs a program in this space any more: nothing to flush. A tree that will be used again is emptied.
+        let empty = self.root.tables.lock().is_worth_keeping();
         self.each(0, layout::LIBOS_BASE, |_, entry| {
-            // SAFETY: as in map; the entry's reference is taken once.
-            drop(Self::decode_owned(unsafe { entry.read_volatile() }));
+            // SAFETY: as in map; the entry's reference is taken once, and nobody reads entries of a tree that goes.
+            unsafe {
+                drop(Self::decode_owned(entry.read_volatile()));
+                if empty {
+                    entry.write_volatile(0);
+                }
+            }
         });
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        tables::give_tree(core::mem::take(self.tables.get_mut()));
     }
 }
 

@@ -4,6 +4,9 @@
 //! whole REP STOS byte by byte, which costs hundreds of microseconds. So such frames are used for tables again and for nothing else, and a
 //! former directory is told from the rest by its first store: two bytes wide, no table's entry, upon which KVM stops watching the page.
 //! (Leaf tables need no such thing: the first store to one makes KVM let go of it.)
+//!
+//! Better still, the whole tree of a space that ended serves the next one: programs lie at much the same places (see `libos::mm::exec`), so
+//! its directories fit as they are, KVM's shadows of them included. Its leaf tables are empty; those that are not needed do no harm.
 
 use crate::frame::Frame;
 use crate::sync::SpinLock;
@@ -12,14 +15,19 @@ use alloc::vec::Vec;
 /// Most frames of each kind that are kept; what is beyond goes back to the others.
 const MOST: usize = 1024;
 
+/// Trees kept, and the largest worth it.
+const MOST_TREES: usize = 32;
+const LARGEST_TREE: usize = 40;
+
 struct Kept {
     directories: Vec<Frame>,
     leaves: Vec<Frame>,
+    trees: Vec<Tables>,
 }
 
-static KEPT: SpinLock<Kept> = SpinLock::new(Kept { directories: Vec::new(), leaves: Vec::new() });
+static KEPT: SpinLock<Kept> = SpinLock::new(Kept { directories: Vec::new(), leaves: Vec::new(), trees: Vec::new() });
 
-/// The tables of one address space, directories (the root among them) and leaves.
+/// The tables of one address space, directories (the root comes first) and leaves.
 #[derive(Default)]
 pub(crate) struct Tables {
     directories: Vec<Frame>,
@@ -29,6 +37,16 @@ pub(crate) struct Tables {
 impl Tables {
     pub fn len(&self) -> usize {
         self.directories.len() + self.leaves.len()
+    }
+
+    /// Guest-physical address of the root.
+    pub fn root(&self) -> u64 {
+        self.directories.first().map_or(0, Frame::address)
+    }
+
+    /// Whether the tree is to be emptied and kept whole when its space ends.
+    pub fn is_worth_keeping(&self) -> bool {
+        self.len() <= LARGEST_TREE
     }
 
     pub fn keep(&mut self, frame: Frame, directory: bool) {
@@ -42,6 +60,9 @@ impl Tables {
 
 impl Drop for Tables {
     fn drop(&mut self) {
+        if self.directories.is_empty() && self.leaves.is_empty() {
+            return;
+        }
         for frame in &self.directories {
             unwatch(frame);
         }
@@ -51,6 +72,22 @@ impl Drop for Tables {
         let room = MOST - kept.leaves.len().min(MOST);
         kept.leaves.extend(self.leaves.drain(..self.leaves.len().min(room)));
     }
+}
+
+/// Gives an emptied tree back.
+pub(crate) fn give_tree(tables: Tables) {
+    let mut kept = KEPT.lock();
+    if tables.is_worth_keeping() && kept.trees.len() < MOST_TREES {
+        kept.trees.push(tables);
+    } else {
+        drop(kept);
+        drop(tables);
+    }
+}
+
+/// An empty tree with tables where programs need them.
+pub(crate) fn take_tree() -> Option<Tables> {
+    KEPT.lock().trees.pop()
 }
 
 /// A store that no table's owner would do.

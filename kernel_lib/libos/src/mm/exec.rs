@@ -12,14 +12,18 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::context::UserContext;
 use hal::paging::Rights;
+use hal::sync::Once;
 
 /// Where position-independent programs go without randomization; two thirds up as in Linux.
 const PROGRAM_BASE: u64 = 0x5555_5555_4000;
-/// Pages of randomness: of programs, of the mmap area (it stays in one top-level slot with the stack), of the stack, of brk.
+/// Pages of randomness. Where a program lies is chosen in two steps: the 2 MiB block once per boot (of programs; of the mmap area, which
+/// stays in one top-level slot with the stack; of the stack), the page in it at each execve. So every program's page tables have the
+/// same shape, and one that ended hands its tables on to the next.
 const PROGRAM_RANDOM: u64 = 1 << 28;
 const MMAP_RANDOM: u64 = 1 << 26;
 const STACK_RANDOM: u64 = 1 << 22;
-const BRK_RANDOM: u64 = 1 << 13;
+const PAGE_RANDOM: u64 = 1 << 9;
+const BLOCK: u64 = PAGE_RANDOM * PAGE_SIZE;
 /// Room for the stack to grow, whatever its limit says.
 const STACK_ROOM_MIN: u64 = 128 << 20;
 const STACK_ROOM_MAX: u64 = 64 << 30;
@@ -30,6 +34,8 @@ const STACK_TOUCHED: u64 = 12 * PAGE_SIZE;
 const STRING_MOST: usize = 128 << 10;
 const STRINGS_MOST: u64 = 6 << 20;
 const STRINGS_ALWAYS: u64 = 128 << 10;
+
+static BOOT_RANDOM: Once<[u8; 48]> = Once::new();
 
 /// Everything that is needed to set a program up.
 pub struct Image<'a> {
@@ -74,12 +80,15 @@ pub fn load(image: &Image<'_>) -> Result<(Arc<AddressSpace>, UserContext), Errno
         None => None,
     };
 
+    let boot = BOOT_RANDOM.get_or_init(|| image.random);
+    let word = |bytes: &[u8; 48], index: usize| u64::from_le_bytes(bytes[16 + index * 8..24 + index * 8].try_into().unwrap_or_default());
     let random = |index: usize, pages: u64| {
-        let bytes: [u8; 8] = image.random[16 + index * 8..24 + index * 8].try_into().unwrap_or_default();
+        // The page's bits come from above those that chose the block: the first program's are no different from the others'.
+        let offset = word(boot, index) % (pages / PAGE_RANDOM) * BLOCK + (word(&image.random, index) >> 32) % PAGE_RANDOM * PAGE_SIZE;
         if image.fixed_addresses {
             0
         } else {
-            u64::from_le_bytes(bytes) % pages * PAGE_SIZE
+            offset
         }
     };
     let stack_top = LIBOS_BASE - PAGE_SIZE - random(0, STACK_RANDOM);
@@ -122,8 +131,10 @@ pub fn load(image: &Image<'_>) -> Result<(Arc<AddressSpace>, UserContext), Errno
         // No FSGSBASE bit: GS base is the library OS's.
         (stack::AT_HWCAP2, 0),
     ]);
-    let pointer = set_up_stack(&space, image, stack_top, &auxv, main.program.executable_stack)?;
-    set_marks(&space, &main, random(3, BRK_RANDOM));
+    // Within its page the stack begins anywhere, too.
+    let lower = if image.fixed_addresses { 0 } else { (word(&image.random, 0) >> 44) % 256 * 16 };
+    let pointer = set_up_stack(&space, image, (stack_top, lower), &auxv, main.program.executable_stack)?;
+    set_marks(&space, &main, random(3, PAGE_RANDOM));
     Ok((space, UserContext::new(entry, pointer)))
 }
 
@@ -237,9 +248,15 @@ fn map_segment(space: &AddressSpace, file: &Arc<dyn Pages>, segment: &Segment, b
     Ok(())
 }
 
-fn set_up_stack(space: &AddressSpace, image: &Image<'_>, top: u64, auxv: &[(u64, u64)], executable: bool) -> Result<u64, Errno> {
+fn set_up_stack(
+    space: &AddressSpace,
+    image: &Image<'_>,
+    (top, lower): (u64, u64),
+    auxv: &[(u64, u64)],
+    executable: bool,
+) -> Result<u64, Errno> {
     let random: [u8; 16] = image.random[..16].try_into().unwrap_or_default();
-    let built = stack::build(top, image.argv, image.envp, image.name, &random, auxv);
+    let built = stack::build(top - lower, image.argv, image.envp, image.name, &random, auxv);
     let start = (built.pointer & !(PAGE_SIZE - 1)) - STACK_AHEAD;
     space.map(
         Request {
