@@ -343,7 +343,7 @@ static FLUSH: FlushRequest =
     FlushRequest { count: AtomicUsize::new(0), pages: [const { AtomicU64::new(0) }; 32], waiting: AtomicU64::new(0) };
 static FLUSH_LOCK: SpinLock<()> = SpinLock::new(());
 /// Above this many pages one reload of CR3 is cheaper than single invalidations.
-const FEW: usize = 4;
+const FEW: usize = 7;
 
 /// Which space is loaded is not asked: invalidating another one's translations is harmless, and an interrupt can find `local.root`
 /// half a step behind CR3.

@@ -88,6 +88,7 @@ impl Flush {
 /// What a vCPU needs to know of an address space: its root, and who has it loaded.
 pub struct Root {
     address: u64,
+    kind: u64,
     /// Table pages, the root itself among them: kept until no vCPU can walk them any more.
     tables: SpinLock<Tables>,
     /// vCPUs that may hold translations.
@@ -97,6 +98,10 @@ pub struct Root {
 impl Root {
     pub fn address(&self) -> u64 {
         self.address
+    }
+    /// As given to [`PageTable::new`].
+    pub fn kind(&self) -> u64 {
+        self.kind
     }
     pub(crate) fn loaded(&self) -> &AtomicU64 {
         &self.loaded
@@ -138,9 +143,10 @@ const fn index(address: u64, level: u32) -> usize {
 }
 
 impl PageTable {
-    /// An empty space. None: out of memory.
-    pub fn new() -> Option<Self> {
-        let tables = match tables::take_tree() {
+    /// An empty space. `kind`: a number for what will run there; tables of the same kind that are left over are used first. None: out of
+    /// memory.
+    pub fn new(kind: u64) -> Option<Self> {
+        let tables = match tables::take_tree(kind) {
             Some(tables) => tables,
             None => {
                 let frame = tables::take(true)?;
@@ -151,7 +157,7 @@ impl PageTable {
                 tables
             }
         };
-        let root = Root { address: tables.root(), tables: SpinLock::new(tables), loaded: AtomicU64::new(0) };
+        let root = Root { address: tables.root(), kind, tables: SpinLock::new(tables), loaded: AtomicU64::new(0) };
         Some(Self { root: alloc::sync::Arc::new(root), resident: (0, 0) })
     }
 
@@ -626,7 +632,7 @@ impl Drop for PageTable {
 
 impl Drop for Root {
     fn drop(&mut self) {
-        tables::give_tree(core::mem::take(self.tables.get_mut()));
+        tables::give_tree(self.kind, core::mem::take(self.tables.get_mut()));
     }
 }
 

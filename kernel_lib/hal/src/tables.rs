@@ -6,7 +6,8 @@
 //! (Leaf tables need no such thing: the first store to one makes KVM let go of it.)
 //!
 //! Better still, the whole tree of a space that ended serves the next one: programs lie at much the same places (see `libos::mm::exec`), so
-//! its directories fit as they are, KVM's shadows of them included. Its leaf tables are empty; those that are not needed do no harm.
+//! its directories fit as they are, KVM's shadows of them included. Its leaf tables are empty; those that are not needed do no harm. KVM
+//! keeps shadows of entries that come back with the same values, too: so a tree is best for the same program again (its `kind`).
 
 use crate::frame::Frame;
 use crate::sync::SpinLock;
@@ -22,7 +23,8 @@ const LARGEST_TREE: usize = 40;
 struct Kept {
     directories: Vec<Frame>,
     leaves: Vec<Frame>,
-    trees: Vec<Tables>,
+    /// With the kind of their last space, in the order they came.
+    trees: Vec<(u64, Tables)>,
 }
 
 static KEPT: SpinLock<Kept> = SpinLock::new(Kept { directories: Vec::new(), leaves: Vec::new(), trees: Vec::new() });
@@ -75,19 +77,22 @@ impl Drop for Tables {
 }
 
 /// Gives an emptied tree back.
-pub(crate) fn give_tree(tables: Tables) {
+pub(crate) fn give_tree(kind: u64, tables: Tables) {
     let mut kept = KEPT.lock();
     if tables.is_worth_keeping() && kept.trees.len() < MOST_TREES {
-        kept.trees.push(tables);
+        kept.trees.push((kind, tables));
     } else {
         drop(kept);
         drop(tables);
     }
 }
 
-/// An empty tree with tables where programs need them.
-pub(crate) fn take_tree() -> Option<Tables> {
-    KEPT.lock().trees.pop()
+/// An empty tree with tables where programs need them: the last of this kind, or the oldest when there are many.
+pub(crate) fn take_tree(kind: u64) -> Option<Tables> {
+    let mut kept = KEPT.lock();
+    let same = kept.trees.iter().rposition(|(last, _)| *last == kind);
+    let at = same.or((kept.trees.len() >= MOST_TREES / 2).then_some(0))?;
+    Some(kept.trees.remove(at).1)
 }
 
 /// A store that no table's owner would do.

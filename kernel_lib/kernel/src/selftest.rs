@@ -164,7 +164,7 @@ impl Upcalls for SelfTest {
             while !cpu::take_timer_fired() {}
         }
         lap("timer interrupt while busy", 200);
-        let mut table = PageTable::new().expect("memory");
+        let mut table = PageTable::new(0).expect("memory");
         let mut flush = Flush::new();
         let program = Frame::zeroed().expect("memory");
         // SAFETY: the program's page is part of the image.

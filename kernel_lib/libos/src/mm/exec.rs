@@ -94,7 +94,9 @@ pub fn load(image: &Image<'_>) -> Result<(Arc<AddressSpace>, UserContext), Errno
     let stack_top = LIBOS_BASE - PAGE_SIZE - random(0, STACK_RANDOM);
     let stack_room = image.stack_limit.clamp(STACK_ROOM_MIN, STACK_ROOM_MAX) + STACK_GAP;
     let mmap_top = LIBOS_BASE - PAGE_SIZE - STACK_RANDOM * PAGE_SIZE - stack_room.next_multiple_of(PAGE_SIZE) - random(1, MMAP_RANDOM);
-    let space = AddressSpace::new(Layout { mmap_top, fixed: image.fixed_addresses, ..Layout::default() })?;
+    let (device, inode) = image.file.identity();
+    let kind = device.rotate_left(32) ^ inode;
+    let space = AddressSpace::new(Layout { mmap_top, fixed: image.fixed_addresses, ..Layout::default() }, kind)?;
 
     let program_base = (PROGRAM_BASE + random(2, PROGRAM_RANDOM)) & !(program.align - 1);
     let main = place(&space, image.file.clone(), &header, program, Some(program_base))?;

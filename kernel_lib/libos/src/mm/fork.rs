@@ -25,7 +25,8 @@ impl AddressSpace {
     /// A space with the same contents.
     pub fn fork(&self) -> Result<Arc<Self>, Errno> {
         reclaim::prepare(COPY_ALL as u64 * 2);
-        let child = Self::new(self.layout())?;
+        // The children of one program are of one kind, which is not its own.
+        let child = Self::new(self.layout(), self.root().kind().wrapping_mul(31).wrapping_add(1))?;
         let mut flush = Flush::new();
         let mut inner = self.inner.lock();
         let inner = &mut *inner;

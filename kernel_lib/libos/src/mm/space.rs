@@ -76,9 +76,9 @@ pub(super) struct Leftovers {
 }
 
 impl AddressSpace {
-    /// An empty space.
-    pub fn new(layout: Layout) -> Result<Arc<Self>, Errno> {
-        let table = PageTable::new().ok_or(ENOMEM)?;
+    /// An empty space. `kind`: what will run there, see [`PageTable::new`].
+    pub fn new(layout: Layout, kind: u64) -> Result<Arc<Self>, Errno> {
+        let table = PageTable::new(kind).ok_or(ENOMEM)?;
         let root = table.root().clone();
         let inner = Inner {
             table,

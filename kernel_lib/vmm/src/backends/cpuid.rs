@@ -129,8 +129,9 @@ pub fn publish(cpuid: &CpuId, memory: &GuestMemory, index: u32) -> Result<(), Fa
         let subleaf = if has_subleaves(entry) { entry.index } else { CPUID_ANY };
         rows.push([entry.function, subleaf, entry.eax, entry.ebx, entry.ecx, entry.edx]);
     }
-    // Subleaves that KVM does not list answer zeros; those of the topology leaves, more than that, and stay with the instruction.
-    for entry in cpuid.as_slice().iter().filter(|entry| has_subleaves(entry) && !matches!(entry.function, 0xb | 0x1f)) {
+    // Subleaves that KVM does not list answer zeros, but for those of topology leaves that have a second level: they stay with the instruction.
+    let levels = |leaf: u32| matches!(leaf, 0xb | 0x1f) && find(cpuid, leaf, 1).is_some();
+    for entry in cpuid.as_slice().iter().filter(|entry| has_subleaves(entry) && !levels(entry.function)) {
         if rows.last().is_none_or(|last| last[0] != entry.function) {
             rows.push([entry.function, CPUID_ANY, 0, 0, 0, 0]);
         }
