@@ -33,9 +33,10 @@ def cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "litebox"
 
 
-def root() -> Path:
-    """The root file system's folder; made now if it is not there. Not to be written to."""
-    name = hashlib.sha256(repr((SUITE, PACKAGES, OPTIONS)).encode()).hexdigest()[:12]
+def root(extra: tuple[str, ...] = ()) -> Path:
+    """The root file system's folder, with extra packages; made now if it is not there. Not to be written to."""
+    packages = PACKAGES + extra
+    name = hashlib.sha256(repr((SUITE, packages, OPTIONS)).encode()).hexdigest()[:12]
     made = cache() / f"debian-{name}"
     if made.is_dir():
         return made
@@ -43,7 +44,7 @@ def root() -> Path:
         raise FileNotFoundError("mmdebstrap is missing: apt-get install mmdebstrap")
     made.parent.mkdir(parents=True, exist_ok=True)
     partial = made.with_name(f"{made.name}.{os.getpid()}")
-    command = ["mmdebstrap", *OPTIONS, f"--include={','.join(PACKAGES)}", SUITE, str(partial), MIRROR]
+    command = ["mmdebstrap", *OPTIONS, f"--include={','.join(packages)}", SUITE, str(partial), MIRROR]
     try:
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
         if ended.returncode:
@@ -56,13 +57,14 @@ def root() -> Path:
 
 
 @contextlib.contextmanager
-def overlay_bundle(path: Path) -> Iterator[Bundle]:
-    """A bundle whose root file system is the Debian one under a writable layer of its own."""
+def overlay_bundle(path: Path, extra: tuple[str, ...] = ()) -> Iterator[Bundle]:
+    """A bundle whose root file system is the Debian one (see `root`) under a writable layer of its own."""
+    lower = root(extra)
     bundle = Bundle(path)
     upper, work = path / "upper", path / "work"
     for folder in (bundle.rootfs, upper, work):
         folder.mkdir(parents=True)
-    options = f"lowerdir={root()},upperdir={upper},workdir={work}"
+    options = f"lowerdir={lower},upperdir={upper},workdir={work}"
     subprocess.run(["mount", "-t", "overlay", "-o", options, "overlay", bundle.rootfs], check=True)
     try:
         (bundle.rootfs / "work").mkdir()

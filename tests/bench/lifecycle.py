@@ -15,11 +15,13 @@ import bundles
 
 TICKS = os.sysconf("SC_CLK_TCK")
 IDLE_SECONDS = 2.0
+TIMEOUT = 30.0
 
 
 def _timed(command: list[str]) -> float:
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    subprocess.run(command, check=True, stdin=quiet, stdout=quiet, stderr=quiet, timeout=TIMEOUT)
     return (time.perf_counter() - start) * 1000
 
 
@@ -48,7 +50,7 @@ class Lifecycle:
 
     def _process(self, identifier: str) -> int:
         command = self._runtime.command("state", identifier)
-        state = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+        state = json.loads(subprocess.run(command, check=True, capture_output=True, timeout=TIMEOUT).stdout)
         return int(state["pid"])
 
     @contextlib.contextmanager
@@ -59,22 +61,31 @@ class Lifecycle:
         try:
             yield identifier
         finally:
-            with contextlib.suppress(subprocess.CalledProcessError):
-                self._do("delete", "--force", identifier)
+            self._remove(identifier)
+
+    def _remove(self, identifier: str) -> None:
+        """What is left of a container, be it nothing."""
+        with contextlib.suppress(subprocess.SubprocessError):
+            self._do("delete", "--force", identifier)
 
     def rows(self) -> dict[str, Callable[[], float]]:
         names = ("run", "create", "start", "exec", "state", "kill", "delete", "many", "pss", "idle")
         return {name: getattr(self, name) for name in names}
 
     def run(self) -> float:
-        return self._do("run", "--bundle", str(self._true.path), self._identifier())
+        identifier = self._identifier()
+        try:
+            return self._do("run", "--bundle", str(self._true.path), identifier)
+        except subprocess.SubprocessError:
+            self._remove(identifier)
+            raise
 
     def create(self) -> float:
         identifier = self._identifier()
         try:
             return self._do("create", "--bundle", str(self._sleep.path), identifier)
         finally:
-            self._do("delete", "--force", identifier)
+            self._remove(identifier)
 
     def start(self) -> float:
         identifier = self._identifier()
@@ -82,7 +93,7 @@ class Lifecycle:
         try:
             return self._do("start", identifier)
         finally:
-            self._do("delete", "--force", identifier)
+            self._remove(identifier)
 
     def exec(self) -> float:
         with self._running() as identifier:
@@ -97,9 +108,12 @@ class Lifecycle:
             watch = os.pidfd_open(self._process(identifier))
             start = time.perf_counter()
             self._do("kill", identifier, "KILL")
-            select.select([watch], [], [], 30)
+            gone, _, _ = select.select([watch], [], [], TIMEOUT)
+            end = time.perf_counter()
             os.close(watch)
-            return (time.perf_counter() - start) * 1000
+            if not gone:
+                raise subprocess.TimeoutExpired("kill", TIMEOUT)
+            return (end - start) * 1000
 
     def delete(self) -> float:
         with self._running() as identifier:
@@ -107,18 +121,23 @@ class Lifecycle:
 
     def many(self) -> float:
         start = time.perf_counter()
-        started = [
-            subprocess.Popen(
-                self._runtime.command("run", "--bundle", str(self._true.path), self._identifier()),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
+        started = {}
+        for identifier in (self._identifier() for _ in range(20)):
+            command = self._runtime.command("run", "--bundle", str(self._true.path), identifier)
+            started[identifier] = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
-            for _ in range(20)
-        ]
-        codes = [process.wait() for process in started]
-        if any(codes):
-            raise subprocess.CalledProcessError(max(codes), "run")
-        return (time.perf_counter() - start) * 1000
+        try:
+            codes = [process.wait(max(0.0, start + TIMEOUT - time.perf_counter())) for process in started.values()]
+            if any(codes):
+                raise subprocess.CalledProcessError(max(codes), "run")
+            return (time.perf_counter() - start) * 1000
+        finally:
+            for identifier, process in started.items():
+                if process.returncode != 0:
+                    self._remove(identifier)
+                    process.kill()
+                    process.wait()
 
     def pss(self) -> float:
         with self._running() as identifier:

@@ -1,6 +1,7 @@
 /*
- * One operation, measured: `ops ROW` prints its cost in nanoseconds (streams: MB/s), the median of several batches.
- * `ops ROW hold` then waits for the end of its input, so that somebody can look at the counters of what served it.
+ * One operation, measured: `ops ROW` prints its cost in nanoseconds (streams: MB/s), the median of several batches, and how
+ * often it was done (0: not counted). `ops ROW hold` then waits for the end of its input, so that somebody can look at the
+ * counters of what served it.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -434,11 +435,12 @@ int main(int argc, char **argv)
 	check(row < rows + sizeof rows / sizeof *rows, argv[1]);
 	if (row->prepare)
 		row->prepare();
-	long count = 1;
+	long count = 1, total = 0;
 	if (row->run) {
 		/* Enough operations for a batch; the first ones warm up. */
 		for (double start = now(); row->run(count), now() - start < BATCH_NS / 4 && count < 1L << 30; start = now())
 			count *= 2;
+		total = 2 * count - 1 + BATCHES * count;
 	}
 	for (int batch = 0; batch < BATCHES; batch++) {
 		if (row->measure) {
@@ -450,7 +452,7 @@ int main(int argc, char **argv)
 		results[batch] = (now() - start) / count;
 	}
 	qsort(results, BATCHES, sizeof *results, ascending);
-	printf("%.1f\n", results[BATCHES / 2]);
+	printf("%.1f %ld\n", results[BATCHES / 2], total);
 	fflush(stdout);
 	if (argc > 2)
 		while (read(0, block, sizeof block) > 0)

@@ -1,9 +1,10 @@
 """The benchmark table: every row natively, under runc and under LiteBox, interleaved, medians, with its goal.
 
-    PYTHONPATH=tests python -m bench.run [--rounds N] [--with runsc=PATH] [--only NAME...] [operations] [lifecycle] [programs]
+    PYTHONPATH=tests python -m bench.run [--rounds N] [--minutes M] [--with runsc=PATH] [--only ROW]... [GROUP]...
 
 Times on a shared machine drift; the ratios of one interleaved run count. A row that misses its goal says MISS, and the
-counters of what served it follow the table.
+counters of what served it follow the table. A row that fails or hangs says so, and is not tried again. When the minutes
+are over, the rows that are left are measured once each.
 """
 
 from __future__ import annotations
@@ -12,14 +13,16 @@ import argparse
 import contextlib
 import dataclasses
 import json
+import os
 import re
+import select
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import bundles
@@ -28,8 +31,12 @@ from bench.lifecycle import Lifecycle
 from bench.rows import LIFECYCLE, OPERATIONS, PROGRAMS, Row
 
 HERE = Path(__file__).parent
+COMMON = HERE / "programs/common.sh"
 OPS = bundles.BUILD / "bench/ops"
 SHOWN_COUNTERS = 12
+#: Not counters of work, or counted otherwise already.
+SIZES = ("_bytes", "_total", "_used", "handles", "tasks", "server_threads", "cpu_ns")
+OPERATION_SECONDS, PROGRAM_SECONDS = 30.0, 90.0
 
 Side = bundles.Native | bundles.Runtime
 
@@ -70,8 +77,8 @@ class Table:
         if "litebox" in medians:
             met = not row.missed(medians["litebox"], medians)
             verdict = "ok" if met else "MISS"
-        elif row.name in self.failures:
-            verdict = "failed: " + self.failures[row.name]
+        if why := self.failures.get(row.name):
+            verdict = f"{verdict} FAILED: {why}".lstrip()
         print(f"{row.title + ', ' + row.unit:<38}{columns}{ratios}  {sign} {row.goal!s:<12} {verdict}", flush=True)
         return met
 
@@ -94,11 +101,29 @@ def _sides(extra: Sequence[str], state: Path) -> list[Side]:
     return found
 
 
-def _first_line(text: str) -> str:
-    return next((line for line in text.splitlines() if line.strip()), "")[:100]
+class Budget:
+    """The time there is, shared out evenly to what is left to do."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def rounds(self, most: int, left: int) -> Iterator[int]:
+        """The rounds of the next of `left` parts: one at least."""
+        now = time.monotonic()
+        until = now + (self._end - now) / left
+        for turn in range(most):
+            if turn and time.monotonic() > until:
+                return
+            yield turn
 
 
-def operations(sides: list[Side], rows: Iterable[Row], rounds: int, work: Path) -> Table:
+def _why(ended: bundles.Completed) -> str:
+    """Why a command failed: the last line that it wrote about it."""
+    lines = [line for line in ended.stderr.decode(errors="replace").splitlines() if line.strip()]
+    return f"exit {ended.code} {lines[-1] if lines else ''}"[:100].strip()
+
+
+def operations(sides: list[Side], rows: Sequence[Row], rounds: int, budget: Budget, work: Path) -> Table:
     """The rows of ops.c: a container each time, the operation measured inside."""
     table = Table([side.name for side in sides])
     OPS.parent.mkdir(parents=True, exist_ok=True)
@@ -106,69 +131,74 @@ def operations(sides: list[Side], rows: Iterable[Row], rounds: int, work: Path) 
     bundle = bundles.busybox_bundle(work / "ops", [OPS])
     table.header("One operation")
     missed = []
-    for row in rows:
-        for _ in range(rounds):
+    for index, row in enumerate(rows):
+        for _ in budget.rounds(rounds, len(rows) - index):
             for side in sides:
                 if row.name in table.failures and side.name == "litebox":
                     continue
                 bundle.configure(["/bin/ops", row.name], cwd="/work")
-                ended = side.run(bundle, timeout=60)
-                if ended.code == 0:
-                    table.add(row.name, side.name, float(ended.text))
+                ended = side.run(bundle, timeout=OPERATION_SECONDS)
+                if ended.code == 0 and ended.text:
+                    table.add(row.name, side.name, float(ended.text.split()[0]))
                 elif side.name == "litebox":
-                    table.failures[row.name] = f"exit {ended.code} {_first_line(ended.stderr.decode(errors='replace'))}"
+                    table.failures[row.name] = _why(ended)
         if not table.line(row):
             missed.append(row)
     litebox = next((side for side in sides if side.name == "litebox"), None)
     if isinstance(litebox, bundles.Runtime):
-        for row in missed:
-            print(f"\n{row.title}: what it took")
-            for line in _counters(litebox, bundle, row):
-                print(f"    {line}")
+        for row in (row for row in missed if row.name not in table.failures):
+            print(f"\n{row.title}: {', '.join(_counters(litebox, bundle, row))}", flush=True)
     return table
 
 
 def _counters(runtime: bundles.Runtime, bundle: bundles.Bundle, row: Row) -> Iterator[str]:
-    """The counters of the container after one measurement of the row, the largest first."""
+    """What served the row: the counters of a container that measured it, per operation if those are counted."""
     bundle.configure(["/bin/ops", row.name, "hold"], cwd="/work")
-    identifier = f"bench-counters-{row.name}"
+    identifier = f"bench-{os.getpid()}-{row.name}"
     command = runtime.command("run", "--bundle", str(bundle.path), identifier)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdin
         assert process.stdout
-        process.stdout.readline()
-        stats = subprocess.run(
-            runtime.command("events", "--stats", identifier), capture_output=True, text=True, timeout=30, check=False
-        )
-        process.stdin.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        process.kill()
-    try:
-        numbers = dict(_flatten(json.loads(stats.stdout)))
-    except ValueError:
-        yield f"no counters: {_first_line(stats.stderr)}"
-        return
-    for name, number in sorted(numbers.items(), key=lambda entry: -entry[1])[:SHOWN_COUNTERS]:
-        yield f"{name} {number:,}"
+        try:
+            select.select([process.stdout], [], [], OPERATION_SECONDS)
+            words = os.read(process.stdout.fileno(), 100).split()
+            command = runtime.command("events", "--stats", identifier)
+            stats = subprocess.run(command, capture_output=True, timeout=OPERATION_SECONDS, check=True).stdout
+            process.stdin.close()
+            process.wait(OPERATION_SECONDS)
+        except (subprocess.SubprocessError, OSError) as error:
+            yield f"no counters: {error}"
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                command = runtime.command("delete", "--force", identifier)
+                subprocess.run(command, capture_output=True, timeout=OPERATION_SECONDS, check=False)
+            process.kill()
+            return
+    counters = json.loads(stats)["data"]["litebox"]
+    total = int(words[1]) if len(words) > 1 else 0
+    found = {name: number for name, number in _flatten(counters) if not name.endswith(SIZES)}
+    for name, number in sorted(found.items(), key=lambda entry: -entry[1])[:SHOWN_COUNTERS]:
+        yield f"{name} {number / total:.3g}" if total else f"{name} {number:,}"
 
 
 def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, float]]:
     if isinstance(value, dict):
         for name, inner in value.items():
             yield from _flatten(inner, f"{prefix}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _flatten(inner, f"{prefix}[{index}]")
     elif isinstance(value, int | float) and not isinstance(value, bool) and value:
         yield prefix, value
 
 
-def lifecycle(sides: list[Side], rows: Iterable[Row], rounds: int, work: Path) -> Table:
+def lifecycle(sides: list[Side], rows: Sequence[Row], rounds: int, budget: Budget, work: Path) -> Table:
     """The rows of the command line. `run` natively is a fork and an execution: not a row."""
     runtimes = [side for side in sides if isinstance(side, bundles.Runtime)]
     table = Table([side.name for side in runtimes])
     measures = {runtime.name: Lifecycle(runtime, work / runtime.name).rows() for runtime in runtimes}
     table.header("Start, stop, size")
-    for row in rows:
-        for _ in range(rounds if row.unit == "ms" else 1):
+    for index, row in enumerate(rows):
+        for _ in budget.rounds(rounds if row.unit == "ms" else 1, len(rows) - index):
             for name, of_runtime in measures.items():
                 if not (name == "litebox" and row.name in table.failures):
                     _measure(table, row, name, of_runtime[row.name])
@@ -179,52 +209,72 @@ def lifecycle(sides: list[Side], rows: Iterable[Row], rounds: int, work: Path) -
 def _measure(table: Table, row: Row, side: str, measure: Callable[[], float]) -> None:
     try:
         table.add(row.name, side, measure())
-    except (subprocess.CalledProcessError, OSError, ValueError) as error:
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
         if side == "litebox":
-            table.failures[row.name] = _first_line(str(error))
+            table.failures[row.name] = str(error).partition("\n")[0][:100]
 
 
-def programs(sides: list[Side], rows: Iterable[Row], rounds: int, work: Path) -> Table:
+def programs(sides: list[Side], rows: Sequence[Row], rounds: int, budget: Budget, work: Path) -> Table:
     """The rows of programs/: each script prints lines `ROW VALUE`."""
     table = Table([side.name for side in sides])
     wanted = {row.name: row for row in rows}
     table.header("Programs")
-    for script in sorted((HERE / "programs").glob("*.sh")):
-        printed = re.search(r"^# rows: (.*)$", script.read_text(), re.MULTILINE)
-        mine = [name for name in (printed[1].split() if printed else []) if name in wanted]
-        if not mine:
-            continue
-        for turn in range(rounds):
+    printing = {
+        script: [name for name in _stated(script, "rows") if name in wanted]
+        for script in sorted((HERE / "programs").glob("*.sh"))
+    }
+    scripts = [script for script, names in printing.items() if names]
+    for index, script in enumerate(scripts):
+        mine = printing[script]
+        try:
+            debian.root(_stated(script, "packages"))
+        except OSError as error:
+            table.failures.update(dict.fromkeys(mine, str(error).partition("\n")[0]))
+        for turn in budget.rounds(rounds, len(scripts) - index):
             for side in sides:
-                with debian.overlay_bundle(work / f"{script.stem}-{side.name}-{turn}") as bundle:
-                    shutil.copy2(script, bundle.rootfs / "work/bench.sh")
-                    bundle.configure(["/bin/bash", "/work/bench.sh"], cwd="/work")
-                    ended = side.run(bundle, timeout=300)
-                for line in ended.text.splitlines():
-                    name, _, value = line.partition(" ")
-                    if name in wanted:
-                        table.add(name, side.name, float(value))
-                if side.name == "litebox" and ended.code:
-                    for name in mine:
-                        table.failures[name] = f"exit {ended.code} {_first_line(ended.stderr.decode(errors='replace'))}"
+                if not table.failures.keys().isdisjoint(mine):
+                    continue
+                ended = _script(side, script, work / f"{script.stem}-{side.name}-{turn}")
+                found = dict(line.split() for line in ended.text.splitlines() if len(line.split()) == 2)
+                for name in mine:
+                    if name in found:
+                        table.add(name, side.name, float(found[name]))
+                    elif side.name == "litebox":
+                        table.failures[name] = _why(ended)
         for name in mine:
             table.line(wanted[name])
     return table
 
 
+def _stated(script: Path, what: str) -> tuple[str, ...]:
+    found = re.search(rf"^# {what}: (.*)$", script.read_text(), re.MULTILINE)
+    return tuple(found[1].split()) if found else ()
+
+
+def _script(side: Side, script: Path, work: Path) -> bundles.Completed:
+    with debian.overlay_bundle(work, _stated(script, "packages")) as bundle:
+        for file in (COMMON, script):
+            shutil.copy2(file, bundle.rootfs / "work" / file.name)
+        command = f". /work/{COMMON.name}; . /work/{script.name}"
+        bundle.configure(["/bin/bash", "-c", command], cwd="/work")
+        return side.run(bundle, timeout=PROGRAM_SECONDS)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3, help="measurements of each row and side (default: 3)")
+    parser.add_argument("--minutes", type=float, default=12, help="time for rounds beyond the first (default: 12)")
     parser.add_argument(
         "--with", dest="extra", action="append", default=[], metavar="NAME=PATH", help="another runtime"
     )
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="rows by name")
     parser.add_argument("groups", nargs="*", help="operations, lifecycle, programs (default: all)")
     options = parser.parse_args()
+    # With their shares of the time.
     groups = {
-        "operations": (operations, OPERATIONS),
-        "lifecycle": (lifecycle, LIFECYCLE),
-        "programs": (programs, PROGRAMS),
+        "operations": (operations, OPERATIONS, 2),
+        "lifecycle": (lifecycle, LIFECYCLE, 1),
+        "programs": (programs, PROGRAMS, 7),
     }
     chosen = options.groups or list(groups)
     if unknown := set(chosen) - groups.keys():
@@ -234,9 +284,10 @@ def main() -> int:
         work = Path(folder)
         sides = _sides(options.extra, work / "state")
         for name in chosen:
-            measure, rows = groups[name]
+            measure, rows, share = groups[name]
             picked = [row for row in rows if not options.only or row.name in options.only]
-            measure(sides, picked, options.rounds, work / name)
+            seconds = options.minutes * 60 * share / sum(groups[other][2] for other in chosen)
+            measure(sides, picked, options.rounds, Budget(seconds), work / name)
     print(f"\n{time.monotonic() - started:.0f} s")
     return 0
 

@@ -1,7 +1,5 @@
 # Start of many small programs.
 # rows: shell-loop python-pass python-imports
-now() { date +%s%N; }
-ms() { awk -v a="$2" -v b="$3" -v n="${4:-1}" -v name="$1" 'BEGIN { printf "%s %.2f\n", name, (b - a) / 1e6 / n }'; }
 /bin/true; python3 -c pass
 a=$(now); for ((i = 0; i < 1000; i++)); do /bin/true; done; b=$(now); ms shell-loop "$a" "$b"
 a=$(now); for i in 1 2 3 4 5 6 7 8 9 10; do python3 -c pass; done; b=$(now); ms python-pass "$a" "$b" 10
