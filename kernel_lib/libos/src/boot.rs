@@ -85,6 +85,7 @@ fn set_up() -> Result<(), String> {
     let spec: ContainerSpec = postcard::from_bytes(hal::cpu::boot_config()).map_err(|error| format!("boot configuration: {error}"))?;
     tree::set_limit(spec.limits.pids);
     reclaim::set_limit(spec.limits.memory);
+    crate::syscalls::trace::set(spec.trace);
     crate::tty::register();
     let fs = crate::fs::init(&spec).map_err(|failure| format!("{}: {:?}", failure.what, failure.errno))?;
     CONTAINER.get_or_init(|| Container { spec, fs });
