@@ -549,19 +549,50 @@ CASE(inherited_streams_are_no_terminals)
 		}
 }
 
+static void polled(const char *what, int fd)
+{
+	struct pollfd ready = {fd, POLLIN | POLLOUT, 0};
+	poll(&ready, 1, 0);
+	say("%s %#x", what, ready.revents);
+}
+
+CASE(terminal_outlives_its_session)
+{
+	open_pair();
+	pid_t leader = must(fork());
+	if (leader == 0) {
+		must(setsid());
+		must(ioctl(slave, TIOCSCTTY, 0));
+		_exit(0);
+	}
+	reap(leader);
+	polled("slave", slave);
+	must(fcntl(master, F_SETFL, O_NONBLOCK));
+	polled("master", master);
+	char byte;
+	ok("read", read(master, &byte, 1));
+	put(slave, "x");
+	read_from("master", master);
+	put(master, "line\n");
+	read_from("slave", slave);
+	leader = must(fork());
+	if (leader == 0) {
+		must(setsid());
+		ok("of another session", ioctl(slave, TIOCSCTTY, 0));
+		_exit(0);
+	}
+	reap(leader);
+}
+
 CASE(master_polling)
 {
 	open_pair();
-	struct pollfd ready = {master, POLLIN | POLLOUT, 0};
-	poll(&ready, 1, 0);
-	say("idle %#x", ready.revents);
+	polled("idle", master);
 	put(slave, "x");
-	poll(&ready, 1, 0);
-	say("output %#x", ready.revents);
+	polled("output", master);
 	read_from("master", master);
 	close(slave);
-	poll(&ready, 1, 0);
-	say("no slave %#x", ready.revents);
+	polled("no slave", master);
 	char byte;
 	num("read", read(master, &byte, 1));
 }

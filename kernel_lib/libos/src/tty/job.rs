@@ -175,8 +175,6 @@ impl Terminal {
     pub fn hang_up(&self) {
         let mut core = self.core.lock();
         core.generation += 1;
-        core.slaves = 0;
-        core.slave_left = true;
         core.flush_input();
         let foreground = core.foreground;
         drop(core);
@@ -201,8 +199,13 @@ impl ControllingTerminal for Terminal {
     fn foreground(&self) -> u32 {
         self.core.lock().foreground
     }
+    /// A pseudo-terminal stays open for the processes that have it (Linux's disassociate_ctty): the line is not hung up.
     fn leader_ended(&self) {
-        self.hang_up();
+        let foreground = self.core.lock().foreground;
+        drop(self.detach());
+        if foreground != 0 {
+            signal::send_to_group(foreground, SigInfo::new(SIGHUP, SI_KERNEL));
+        }
     }
     fn as_any(&self) -> &dyn Any {
         self

@@ -117,7 +117,7 @@ impl SlaveEnd {
 
 impl Drop for SlaveEnd {
     fn drop(&mut self) {
-        self.terminal.slave_closed(self.generation);
+        self.terminal.slave_closed();
     }
 }
 

@@ -58,7 +58,7 @@ pub(super) struct Core {
     /// TIOCSPTLCK: the slave cannot be opened yet.
     pub locked: bool,
     pub exclusive: bool,
-    /// Open slave files of the present generation.
+    /// Open slave files, dead ones too: the master does not see a hang-up, only that the last of them is closed.
     pub slaves: u32,
     /// The last slave was closed: the master reads EIO until one is opened again.
     pub slave_left: bool,
@@ -480,11 +480,8 @@ impl Terminal {
         core.generation
     }
 
-    pub(super) fn slave_closed(&self, generation: u32) {
+    pub(super) fn slave_closed(&self) {
         let mut core = self.core.lock();
-        if core.generation != generation {
-            return;
-        }
         core.slaves = core.slaves.saturating_sub(1);
         if core.slaves == 0 {
             core.slave_left = true;
