@@ -138,6 +138,28 @@ CASE(pipe_poll)
 	say("%#x", both[0].revents);
 }
 
+/* What a shell does for `>(command)`: the write end is opened once more by its name, and both are closed. */
+CASE(pipe_opened_by_its_link)
+{
+	int fds[2];
+	char path[32], link[64], byte;
+	struct pollfd ready = {0, POLLIN, 0};
+	must(pipe(fds));
+	snprintf(path, sizeof path, "/proc/self/fd/%d", fds[1]);
+	must(readlink(path, link, sizeof link));
+	int again = must(open(path, O_WRONLY | O_CREAT | O_TRUNC, 0666));
+	must(write(again, "x", 1));
+	close(fds[1]);
+	num("read", read(fds[0], &byte, 1));
+	ready.fd = fds[0];
+	num("one writer left", poll(&ready, 1, 0));
+	close(again);
+	num("none left", poll(&ready, 1, 0));
+	say("%#x", ready.revents);
+	num("read", read(fds[0], &byte, 1));
+	ok("the link afterwards", open(path, O_WRONLY));
+}
+
 CASE(pipe_blocks_and_wakes)
 {
 	int fds[2];
