@@ -413,7 +413,8 @@ def _plan_mounts(plan: Plan, config: Json, linux: Json, bundle: str, handle: int
     sharing = annotations.get("dev.litebox.rootfs", "exclusive")
     if sharing not in ("exclusive", "shared", "overlay"):
         raise InvalidSpec(f"annotations['dev.litebox.rootfs']: found {sharing!r}; allowed: exclusive, shared, overlay")
-    spec = _mount_spec("/", "overlay" if sharing == "overlay" else "host", "rootfs", "ext4", handle)
+    # Not "rootfs": df(1) and others leave out what has that source.
+    spec = _mount_spec("/", "overlay" if sharing == "overlay" else "host", "litebox", "ext4", handle)
     spec["exclusive"] = sharing == "exclusive"
     spec["readonly"] = readonly
     tree = Tree(handle, spec, "root.path", plan.rootfs)

@@ -6,6 +6,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/statfs.h>
 #include <sys/utsname.h>
 
 /* The value of a "Name:\tvalue" line. */
@@ -296,6 +297,26 @@ CASE(mounts)
 	for (size_t index = 0; index < COUNT(wanted); index++)
 		yes(wanted[index].place, found[index]);
 	yes("mounts", strstr(get_file("/proc/self/mounts"), " /proc proc ") != NULL);
+}
+
+/* The options that follow the mount's own flags. */
+CASE(mount_options)
+{
+	static const char *const places[] = {"/proc", "/dev/pts", "/dev/shm", "/dev/mqueue", "/tmp"};
+	char *text = strdup(get_file("/proc/self/mountinfo"));
+	for (char *line = strtok(text, "\n"); line; line = strtok(NULL, "\n")) {
+		char place[256];
+		if (sscanf(line, "%*d %*d %*s %*s %255s", place) != 1)
+			continue;
+		for (size_t index = 0; index < COUNT(places); index++)
+			if (strcmp(place, places[index]) == 0)
+				say("%s%s", place, strstr(line, " - "));
+		if (strcmp(place, "/") == 0)
+			yes("the root's source is no \"rootfs\"", strstr(line, " rootfs ") == NULL);
+	}
+	struct statfs queue;
+	must(statfs("/dev/mqueue", &queue));
+	say("%#lx, %ld blocks", (long)queue.f_type, (long)queue.f_blocks);
 }
 
 CASE(limits_file)

@@ -8,6 +8,7 @@ use crate::tty::pty;
 use abi::request::{ATTR_GID, ATTR_MODE, ATTR_UID};
 use alloc::collections::BTreeMap;
 use alloc::format;
+use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::sync::SpinLock;
@@ -39,7 +40,9 @@ pub fn mount<'o>(options: impl Iterator<Item = &'o str>) -> Arc<dyn FileSystem> 
             _ => {}
         }
     }
-    SyntheticFs::new(DEVPTS_SUPER_MAGIC, Arc::new(Shared(Arc::new(root))))
+    let gid = root.gid.map_or(String::new(), |gid| format!("gid={gid},"));
+    let text = format!("{gid}mode={:03o},ptmxmode={:03o}", root.mode, root.ptmx_mode);
+    SyntheticFs::with_options(DEVPTS_SUPER_MAGIC, Arc::new(Shared(Arc::new(root))), text)
 }
 
 struct Shared(Arc<Root>);

@@ -171,6 +171,10 @@ pub trait FileSystem: Send + Sync {
         Caching::Always
     }
     fn statfs(&self) -> Result<StatFs, Errno>;
+    /// Its mount options as /proc/mounts shows them, separated by commas.
+    fn options(&self) -> &str {
+        ""
+    }
     fn sync(&self) -> Result<(), Errno> {
         Ok(())
     }

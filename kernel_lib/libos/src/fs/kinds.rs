@@ -10,35 +10,31 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use linux_abi::fs::{makedev, S_IFCHR, S_IFDIR};
 
-/// A file system of this kind for the container. ENODEV: no such kind.
-pub fn make(kind: &str, spec: &MountSpec, container: &ContainerSpec) -> Result<Arc<dyn FileSystem>, Errno> {
+/// A file system of this kind for the container. ENODEV: no such kind. `strict`: unknown options are an error.
+pub fn make(kind: &str, spec: &MountSpec, container: &ContainerSpec, strict: bool) -> Result<Arc<dyn FileSystem>, Errno> {
+    let options = || spec.options.iter().map(String::as_str);
     match kind {
+        "tmpfs" | "ramfs" => Ok(TmpFs::new(&Options::parse(options(), strict)?)),
+        "mqueue" => Ok(TmpFs::new(&Options::mqueue())),
         "devtmpfs" => devices(spec),
         "proc" => Ok(super::proc::mount(container)),
         "sysfs" => Ok(super::sysfs::mount()),
         "cgroup" => Ok(super::cgroup::mount(container)),
-        "devpts" => Ok(super::devpts::mount(spec.options.iter().map(String::as_str))),
+        "devpts" => Ok(super::devpts::mount(options())),
         _ => Err(ENODEV),
     }
 }
 
 /// mount(2): a new mount of a file system that lives in the guest. ENODEV: of no such kind.
 pub fn mount(kind: &str, source: &str, options: &str, flags: u32) -> Result<Arc<Mount>, Errno> {
-    let mut option_text = String::new();
-    let fs: Arc<dyn FileSystem> = match kind {
-        "tmpfs" | "ramfs" | "mqueue" => {
-            let parsed = Options::parse(options.split(','), true)?;
-            option_text = TmpFs::option_text(&parsed);
-            TmpFs::new(&parsed)
-        }
-        "proc" | "sysfs" | "devtmpfs" | "devpts" => {
-            let spec = MountSpec { options: options.split(',').map(String::from).collect(), ..MountSpec::default() };
-            make(kind, &spec, &ContainerSpec::default())?
-        }
-        _ => return Err(ENODEV),
-    };
+    // cgroup needs the container's configuration.
+    if kind == "cgroup" {
+        return Err(ENODEV);
+    }
+    let spec = MountSpec { options: options.split(',').map(String::from).collect(), ..MountSpec::default() };
+    let fs = make(kind, &spec, &ContainerSpec::default(), true)?;
     let root = Dentry::root(fs.root());
-    let new = NewMount { fs, root, flags, source: source.into(), fstype: kind.into(), options: option_text };
+    let new = NewMount { fs, root, flags, source: source.into(), fstype: kind.into() };
     Ok(Mount::new(new))
 }
 

@@ -8,7 +8,6 @@ use super::{Location, OpenFile};
 use crate::errno::{Errno, ENOMEM};
 use crate::mm::shmem::F_SEAL_EXEC;
 use crate::process::Task;
-use alloc::string::String;
 use alloc::sync::Arc;
 use hal::sync::Once;
 use linux_abi::fs::{O_LARGEFILE, O_RDWR, S_IFREG};
@@ -20,7 +19,7 @@ fn mount() -> &'static (Arc<TmpFs>, Arc<Mount>) {
         let options = Options { size: u64::MAX >> 1, inodes: u64::MAX >> 1, ..Options::default() };
         let fs = TmpFs::new(&options);
         let root = Dentry::root(fs.root());
-        let new = NewMount { fs: fs.clone(), root, flags: 0, source: "tmpfs".into(), fstype: "tmpfs".into(), options: String::new() };
+        let new = NewMount { fs: fs.clone(), root, flags: 0, source: "tmpfs".into(), fstype: "tmpfs".into() };
         (fs, Mount::new(new))
     })
 }

@@ -26,10 +26,9 @@ pub struct Mount {
     pub fs: Arc<dyn FileSystem>,
     pub root: Arc<Dentry>,
     flags: AtomicU32,
-    /// The three columns of /proc/mounts.
+    /// Two columns of /proc/mounts.
     pub source: String,
     pub fstype: String,
-    pub options: String,
     parent: SpinLock<Option<(Arc<Mount>, Arc<Dentry>)>>,
     children: SpinLock<Vec<(Arc<Dentry>, Arc<Mount>)>>,
     /// Propagation type as mount(2) sets it: shown, but there is only one peer in each group.
@@ -54,7 +53,6 @@ pub struct NewMount {
     pub flags: u32,
     pub source: String,
     pub fstype: String,
-    pub options: String,
 }
 
 impl Mount {
@@ -68,7 +66,6 @@ impl Mount {
             flags: AtomicU32::new(new.flags),
             source: new.source,
             fstype: new.fstype,
-            options: new.options,
             parent: SpinLock::new(None),
             children: SpinLock::new(Vec::new()),
             propagation: AtomicU32::new(0),
@@ -78,14 +75,7 @@ impl Mount {
 
     /// Another mount of the same file system, showing what lies below `root` (bind mount).
     pub fn bind(&self, root: Arc<Dentry>, flags: u32) -> Arc<Self> {
-        Self::new(NewMount {
-            fs: self.fs.clone(),
-            root,
-            flags,
-            source: self.source.clone(),
-            fstype: self.fstype.clone(),
-            options: self.options.clone(),
-        })
+        Self::new(NewMount { fs: self.fs.clone(), root, flags, source: self.source.clone(), fstype: self.fstype.clone() })
     }
 
     #[inline]
@@ -188,7 +178,7 @@ impl Mount {
         all
     }
 
-    /// The options column: flags, then the file system's own.
+    /// The flags as /proc/mounts shows them.
     pub fn option_text(&self) -> String {
         let flags = self.flags();
         let mut text = String::from(if flags & READONLY != 0 { "ro" } else { "rw" });

@@ -65,17 +65,10 @@ pub fn stdio(handle: u32) -> Result<Arc<OpenFile>, Errno> {
 
 /// A new mount of what the configuration says, attached nowhere.
 fn make(spec: &MountSpec, container: &ContainerSpec) -> Result<Arc<Mount>, Errno> {
-    let options: Vec<&str> = spec.options.iter().map(String::as_str).collect();
-    let mut option_text = options.join(",");
     let fs: Arc<dyn FileSystem> = match spec.kind.as_str() {
         "host" => HostTree::mount(spec.handle, spec.exclusive)?,
-        "overlay" => OverlayFs::mount(spec.handle, &Options::parse(options.iter().copied(), false)?)?,
-        "tmpfs" | "mqueue" => {
-            let parsed = Options::parse(options.iter().copied(), false)?;
-            option_text = TmpFs::option_text(&parsed);
-            TmpFs::new(&parsed)
-        }
-        kind => super::kinds::make(kind, spec, container)?,
+        "overlay" => OverlayFs::mount(spec.handle, &Options::parse(spec.options.iter().map(String::as_str), false)?)?,
+        kind => super::kinds::make(kind, spec, container, false)?,
     };
     let bit = |on: bool, bit: u32| if on { bit } else { 0 };
     let flags = bit(spec.readonly, READONLY)
@@ -84,7 +77,7 @@ fn make(spec: &MountSpec, container: &ContainerSpec) -> Result<Arc<Mount>, Errno
         | bit(spec.noexec, NOEXEC)
         | if spec.noatime { NOATIME } else { RELATIME };
     let root = Dentry::root(fs.root());
-    Ok(Mount::new(NewMount { fs, root, flags, source: spec.source.clone(), fstype: spec.fstype.clone(), options: option_text }))
+    Ok(Mount::new(NewMount { fs, root, flags, source: spec.source.clone(), fstype: spec.fstype.clone() }))
 }
 
 fn add(context: &FsContext, spec: &MountSpec, container: &ContainerSpec) -> Result<(), Errno> {
@@ -208,7 +201,7 @@ fn mask(context: &FsContext, path: &str) -> Result<(), Errno> {
         fs.root().create(b"null", &node)?
     };
     let flags = if is_dir { READONLY | RELATIME } else { RELATIME };
-    let new = NewMount { fs, root: Dentry::root(root), flags, source: "tmpfs".into(), fstype: "tmpfs".into(), options: String::new() };
+    let new = NewMount { fs, root: Dentry::root(root), flags, source: "tmpfs".into(), fstype: "tmpfs".into() };
     cover(&location, Mount::new(new));
     Ok(())
 }

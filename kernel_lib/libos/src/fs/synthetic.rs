@@ -101,12 +101,18 @@ pub struct SyntheticFs {
     device: u64,
     magic: u64,
     root: Arc<SyntheticInode>,
+    options: String,
 }
 
 impl SyntheticFs {
     pub fn new(magic: u64, root: Arc<dyn Node>) -> Arc<Self> {
+        Self::with_options(magic, root, String::new())
+    }
+
+    /// `options` as /proc/mounts is to show them.
+    pub fn with_options(magic: u64, root: Arc<dyn Node>, options: String) -> Arc<Self> {
         let device = super::tmpfs::anonymous_device();
-        Arc::new(Self { device, magic, root: SyntheticInode::new(root, device) })
+        Arc::new(Self { device, magic, root: SyntheticInode::new(root, device), options })
     }
 }
 
@@ -119,6 +125,9 @@ impl FileSystem for SyntheticFs {
     }
     fn statfs(&self) -> Result<StatFs, Errno> {
         Ok(StatFs { kind: self.magic, bsize: 4096, fsid: [self.device as u32, 0], namelen: 255, frsize: 4096, ..StatFs::default() })
+    }
+    fn options(&self) -> &str {
+        &self.options
     }
 }
 

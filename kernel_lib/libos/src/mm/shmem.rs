@@ -32,20 +32,17 @@ const ALL_SEALS: u32 = 63;
 
 /// Pages that the files of one file system may use together (tmpfs "size=").
 pub struct Quota {
-    limit: AtomicU64,
+    limit: u64,
     used: AtomicU64,
 }
 
 impl Quota {
     /// `limit` in pages.
     pub const fn new(limit: u64) -> Self {
-        Self { limit: AtomicU64::new(limit), used: AtomicU64::new(0) }
+        Self { limit, used: AtomicU64::new(0) }
     }
-    pub fn set_limit(&self, pages: u64) {
-        self.limit.store(pages, Ordering::Relaxed);
-    }
-    pub fn limit(&self) -> u64 {
-        self.limit.load(Ordering::Relaxed)
+    pub const fn limit(&self) -> u64 {
+        self.limit
     }
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)

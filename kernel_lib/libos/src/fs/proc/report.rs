@@ -206,9 +206,9 @@ fn escape(text: &[u8]) -> String {
 
 fn options(mount: &Mount) -> String {
     let mut text = mount.option_text();
-    if !mount.options.is_empty() {
+    if !mount.fs.options().is_empty() {
         text.push(',');
-        text.push_str(&mount.options);
+        text.push_str(mount.fs.options());
     }
     text
 }
@@ -244,10 +244,10 @@ pub fn mountinfo(target: &Target, _reader: &Arc<Task>) -> Text {
             1 => String::from(" unbindable"),
             _ => String::new(),
         };
-        let super_options = if mount.options.is_empty() { String::from("rw") } else { format!("rw,{}", mount.options) };
+        let separator = if mount.fs.options().is_empty() { "" } else { "," };
         let _ = writeln!(
             text,
-            "{} {parent} {}:{} {} {} {}{shared} - {} {} {super_options}",
+            "{} {parent} {}:{} {} {} {}{shared} - {} {} rw{separator}{}",
             mount.id,
             major(device),
             minor(device),
@@ -256,6 +256,7 @@ pub fn mountinfo(target: &Target, _reader: &Arc<Task>) -> Text {
             mount.option_text(),
             mount.fstype,
             source(&mount),
+            mount.fs.options(),
         );
     }
     Ok(text.into_bytes())

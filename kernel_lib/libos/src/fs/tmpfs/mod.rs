@@ -11,10 +11,12 @@ pub use inode::TmpInode;
 use super::inode::{FileSystem, Inode, NewNode};
 use crate::errno::{Errno, EINVAL, ENOSPC};
 use crate::mm::shmem::Quota;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
+use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use linux_abi::fs::{makedev, StatFs, S_IFDIR, TMPFS_MAGIC};
+use linux_abi::fs::{makedev, StatFs, MQUEUE_MAGIC, S_IFDIR, TMPFS_MAGIC};
 
 /// Attributes of the whole file system.
 pub struct Super {
@@ -30,6 +32,7 @@ pub struct Super {
 pub struct TmpFs {
     shared: Arc<Super>,
     root: Arc<TmpInode>,
+    options: String,
 }
 
 /// mount(8) options of tmpfs.
@@ -103,6 +106,32 @@ impl Options {
         }
         Ok(parsed)
     }
+
+    /// Those of /dev/mqueue, whose files hold no data.
+    pub fn mqueue() -> Self {
+        Self { size: 0, magic: MQUEUE_MAGIC, ..Self::default() }
+    }
+
+    /// What is not the default, as Linux's shmem_show_options has it.
+    fn text(&self) -> String {
+        let default = Self::default();
+        let mut shown = Vec::new();
+        if self.magic == TMPFS_MAGIC && self.size != default.size {
+            shown.push(format!("size={}k", self.size >> 10));
+        }
+        if self.magic == TMPFS_MAGIC && self.inodes != default.inodes {
+            shown.push(format!("nr_inodes={}", self.inodes));
+        }
+        if self.mode != default.mode {
+            shown.push(format!("mode={:03o}", self.mode));
+        }
+        for (name, id) in [("uid", self.uid), ("gid", self.gid)] {
+            if id != 0 {
+                shown.push(format!("{name}={id}"));
+            }
+        }
+        shown.join(",")
+    }
 }
 
 impl TmpFs {
@@ -117,16 +146,11 @@ impl TmpFs {
         });
         let node = NewNode { mode: S_IFDIR | options.mode, uid: options.uid, gid: options.gid, rdev: 0 };
         let root = TmpInode::make_root(&shared, &node);
-        Arc::new(Self { shared, root })
+        Arc::new(Self { shared, root, options: options.text() })
     }
 
     pub fn root_inode(&self) -> &Arc<TmpInode> {
         &self.root
-    }
-
-    /// remount: another size.
-    pub fn resize(&self, options: &Options) {
-        self.shared.quota.set_limit(options.size.div_ceil(4096));
     }
 
     /// A regular file without a name.
@@ -138,11 +162,6 @@ impl TmpFs {
     pub fn stand_in(node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
         let fs = Self::new(&Options { size: 0, inodes: 4, ..Options::default() });
         TmpInode::make(&fs.shared, node, None).map(|inode| inode as Arc<dyn Inode>)
-    }
-
-    /// What /proc/mounts shows of it.
-    pub fn option_text(options: &Options) -> String {
-        alloc::format!("size={}k,mode={:o}", options.size >> 10, options.mode)
     }
 }
 
@@ -183,6 +202,9 @@ impl FileSystem for TmpFs {
     }
     fn statfs(&self) -> Result<StatFs, Errno> {
         Ok(self.shared.statfs())
+    }
+    fn options(&self) -> &str {
+        &self.options
     }
 }
 
