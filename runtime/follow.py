@@ -53,8 +53,11 @@ def summary(stats: Json, vcpus: int, memory: int, started_ms: float) -> list[str
     lines = [f"litebox: {vcpus} vCPUs, up to {memory >> 20} MiB, started in {started_ms:.1f} ms"]
     for name, value in stats.items():
         if isinstance(value, dict):
-            total = sum(count for count in value.values() if isinstance(count, int))
-            lines.append(f"litebox: {name.replace('_', ' ')}: {total}")
+            counts = {kind: count for kind, count in value.items() if isinstance(count, int)}
+            lines.append(f"litebox: {name.replace('_', ' ')}: {sum(counts.values())}")
+            if name == "requests" and counts:
+                kinds = sorted(counts, key=lambda kind: -counts[kind])
+                lines.append("litebox:   " + ", ".join(f"{kind} {counts[kind]}" for kind in kinds))
         elif isinstance(value, int | float):
             lines.append(f"litebox: {name.replace('_', ' ')}: {value}")
     return lines
