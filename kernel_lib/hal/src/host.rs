@@ -28,6 +28,10 @@ impl Request {
         self.flags = flags;
         self
     }
+    /// Whether it never waits for a disk or another process for long.
+    pub const fn is_short(&self) -> bool {
+        !matches!(self.op, Op::Sync | Op::Allocate | Op::Copy | Op::Memory)
+    }
 }
 
 /// What the VMM answered.
@@ -74,8 +78,14 @@ fn take_slot() -> Option<u16> {
     free.get_or_insert_with(|| (0..SLOTS as u16).rev().collect()).pop()
 }
 
-/// Queues a request. `segments` must stay alive until the answer is taken. None: every slot is in flight, wait for one.
-pub fn submit(request: &Request, segments: &[Segment]) -> Option<Ticket> {
+/// Whether a queued request would have to wake a server.
+pub fn servers_sleep() -> bool {
+    submission().sleepers.load(Ordering::Relaxed) != 0
+}
+
+/// Queues a request, or has it served by an `exit`, for short ones. `segments` must stay alive until the answer is taken. None: every slot
+/// is in flight, wait for one.
+pub fn submit(request: &Request, segments: &[Segment], exit: bool) -> Option<Ticket> {
     let number = take_slot()?;
     let s = slot(number);
     let cpu = cpu::id();
@@ -88,7 +98,7 @@ pub fn submit(request: &Request, segments: &[Segment]) -> Option<Ticket> {
     }
     s.state.store(SUBMITTED, Ordering::Release);
     cpu::counters().requests[request.op as usize].fetch_add(1, Ordering::Relaxed);
-    if cpu::exits_are_cheap() && is_short(request.op) {
+    if exit {
         cpu::out32(port::REQUEST, u32::from(number));
         return Some(Ticket { slot: number });
     }
@@ -103,11 +113,6 @@ pub fn submit(request: &Request, segments: &[Segment]) -> Option<Ticket> {
         cpu::out32(port::DOORBELL, 1);
     }
     Some(Ticket { slot: number })
-}
-
-/// Requests that never wait for a disk or another process for long.
-const fn is_short(op: Op) -> bool {
-    !matches!(op, Op::Sync | Op::Allocate | Op::Copy | Op::Memory)
 }
 
 /// The answer, once it is there. Consumes the ticket then: the slot is free again.

@@ -5,11 +5,47 @@ use crate::sched;
 use crate::wait::{Interruptible, WaitQueue};
 use abi::request::Segment;
 use alloc::vec::Vec;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use hal::host::{Answer, Request, Ticket};
 use hal::sync::SpinLock;
 
 /// How long a vCPU polls for an answer before the task sleeps, ns. A polling server answers a short request within this.
 const SPIN_NS: u64 = 60_000;
+
+/// Every so many requests that could go either way, one goes the way that seems the longer one: the host may be busy or idle by now.
+const TRIAL: u32 = 16;
+/// A request that took longer was held up by something else on the host.
+const LONGEST_NS: u64 = 250_000;
+
+/// What requests take that servers serve, and those that the vCPU's own thread serves in an exit: moving averages, ns. On an idle host a
+/// server that polls answers at once; on a busy one it has to be woken and scheduled each time, and the vCPU after it.
+struct Pace {
+    server: AtomicU64,
+    exit: AtomicU64,
+    turns: AtomicU32,
+}
+
+static PACE: Pace = Pace { server: AtomicU64::new(0), exit: AtomicU64::new(0), turns: AtomicU32::new(0) };
+
+impl Pace {
+    fn prefers_exit(&self) -> bool {
+        let shorter = self.exit.load(Ordering::Relaxed) < self.server.load(Ordering::Relaxed);
+        let trial = self.turns.fetch_add(1, Ordering::Relaxed) % TRIAL == TRIAL - 1;
+        shorter != trial
+    }
+
+    fn took(&self, exit: bool, ns: u64) {
+        let average = if exit { &self.exit } else { &self.server };
+        let ns = ns.min(LONGEST_NS);
+        let old = average.load(Ordering::Relaxed);
+        average.store(if old == 0 { ns } else { old - old / 32 + ns / 32 }, Ordering::Relaxed);
+    }
+}
+
+/// Where exits are dear: not while a server is awake, or while others have something to run on this vCPU.
+fn prefers_exit() -> bool {
+    hal::host::servers_sleep() && !sched::others_want_to_run() && PACE.prefers_exit()
+}
 
 static COMPLETION: [WaitQueue; 64] = [const { WaitQueue::new() }; 64];
 static EXHAUSTED: WaitQueue = WaitQueue::new();
@@ -23,8 +59,11 @@ pub trait ReadyListener: Send + Sync {
 
 /// Calls the host and waits for the answer. Not interruptible: every request is bounded by the host.
 pub fn call(request: &Request, segments: &[Segment]) -> Result<Answer, Errno> {
+    let (mut start, mut exit);
     let mut ticket = loop {
-        if let Some(ticket) = hal::host::submit(request, segments) {
+        start = hal::time::monotonic();
+        exit = request.is_short() && (hal::cpu::exits_are_cheap() || prefers_exit());
+        if let Some(ticket) = hal::host::submit(request, segments, exit) {
             break ticket;
         }
         let deadline = hal::time::monotonic() + 1_000_000;
@@ -37,6 +76,7 @@ pub fn call(request: &Request, segments: &[Segment]) -> Result<Answer, Errno> {
     loop {
         match hal::host::poll(ticket) {
             Ok(answer) => {
+                PACE.took(exit, hal::time::monotonic() - start);
                 EXHAUSTED.wake_one();
                 return answer;
             }

@@ -216,7 +216,7 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
     });
     let terminal = controlling_terminal(&plan, &host);
     let listener = Listener::new(control, inherited.control, terminal)?;
-    let filters = Filters::install(plan.jail.enabled, features.exits_are_cheap)?;
+    let filters = Filters::install(plan.jail.enabled)?;
     let mut running = Running {
         host,
         servers,
@@ -263,7 +263,7 @@ struct Filters {
 
 impl Filters {
     /// Restricts this thread, too, and with it all those that it starts.
-    fn install(enabled: bool, serving_vcpus: bool) -> Result<Self, HostError> {
+    fn install(enabled: bool) -> Result<Self, HostError> {
         if !enabled {
             return Ok(Self {
                 vcpu: Filter::default(),
@@ -272,9 +272,8 @@ impl Filters {
                 control: Filter::default(),
             });
         }
-        let vcpu = if serving_vcpus { Thread::ServingVcpu } else { Thread::Vcpu };
         let filters = Self {
-            vcpu: Filter::new(vcpu)?,
+            vcpu: Filter::new(Thread::Vcpu)?,
             server: Filter::new(Thread::Server)?,
             readiness: Filter::new(Thread::Readiness)?,
             control: Filter::new(Thread::Control)?,

@@ -27,7 +27,7 @@ static PENDING: SpinLock<Pending> = SpinLock::new(Pending { tickets: Vec::new(),
 
 fn post(request: Request, then: Then) {
     let mut pending = PENDING.lock();
-    match hal::host::submit(&request, &[]) {
+    match hal::host::submit(&request, &[], hal::cpu::exits_are_cheap()) {
         Some(ticket) => pending.tickets.push((ticket, then)),
         None => pending.waiting.push((request, then)),
     }
@@ -49,7 +49,7 @@ pub fn reap() {
         }
     }
     while let Some((request, then)) = pending.waiting.pop() {
-        match hal::host::submit(&request, &[]) {
+        match hal::host::submit(&request, &[], hal::cpu::exits_are_cheap()) {
             Some(ticket) => left.push((ticket, then)),
             None => {
                 pending.waiting.push((request, then));
