@@ -52,6 +52,45 @@ CASE(making_folders)
 	list(".");
 }
 
+static void there(const char *path)
+{
+	struct stat stat;
+	ok(path, lstat(path, &stat));
+}
+
+/* A folder that was just made has the names that were put there, whichever way, and no others. */
+CASE(names_of_new_folders)
+{
+	must(mkdir("d", 0755));
+	must(mkdir("e", 0755));
+	put_file("outside", "x");
+	there("d/a");
+	put_file("d/a", "a");
+	must(link("outside", "d/linked"));
+	must(rename("outside", "d/moved"));
+	must(symlink("a", "d/soft"));
+	must(mkfifo("d/fifo", 0600));
+	must(mkdir("d/sub", 0755));
+	static const char *const names[] = {"d/a", "d/linked", "d/moved", "d/soft", "d/fifo", "d/sub", "d/none", "d/sub/none"};
+	for (size_t index = 0; index < COUNT(names); index++)
+		there(names[index]);
+	must(rename("d/a", "e/a"));
+	must(unlink("d/linked"));
+	there("d/a");
+	there("e/a");
+	there("d/linked");
+	must(renameat2(AT_FDCWD, "d/sub", AT_FDCWD, "e", RENAME_EXCHANGE));
+	there("e/none");
+	there("d/sub/a");
+	must(rmdir("e"));
+	there("e/none");
+	must(mkdir("e", 0755));
+	there("e/none");
+	ok("O_EXCL", open("e/new", O_CREAT | O_EXCL | O_WRONLY, 0600));
+	ok("again", open("e/new", O_CREAT | O_EXCL | O_WRONLY, 0600));
+	ok("a folder that is not empty", rmdir("e"));
+}
+
 CASE(removing_folders)
 {
 	must(mkdir("d", 0755));

@@ -44,6 +44,8 @@ struct Place {
 struct Children {
     map: BTreeMap<u64, (Box<[u8]>, Option<Arc<Dentry>>)>,
     negative: usize,
+    /// Every name of the directory is in the map (one that was made here, and lost nothing since): others are absent without a question.
+    complete: bool,
 }
 
 impl Children {
@@ -51,7 +53,9 @@ impl Children {
         self.map.get(&hash(name)).filter(|(known, _)| **known == *name).map(|(_, entry)| entry)
     }
     fn insert(&mut self, name: &[u8], entry: Option<Arc<Dentry>>) -> Option<Option<Arc<Dentry>>> {
-        self.map.insert(hash(name), (name.into(), entry)).map(|(_, entry)| entry)
+        let (old_name, old) = self.map.insert(hash(name), (name.into(), entry))?;
+        self.complete &= *old_name == *name;
+        Some(old)
     }
     fn remove(&mut self, name: &[u8]) -> Option<Option<Arc<Dentry>>> {
         self.get(name)?;
@@ -154,7 +158,8 @@ impl Dentry {
 
     /// What is cached under a name.
     pub fn cached(&self, name: &[u8]) -> Cached {
-        match self.children.lock().get(name) {
+        let children = self.children.lock();
+        match children.get(name) {
             Some(Some(child)) => {
                 if !child.used.load(Ordering::Relaxed) {
                     child.used.store(true, Ordering::Relaxed);
@@ -162,8 +167,14 @@ impl Dentry {
                 Cached::Present(child.clone())
             }
             Some(None) => Cached::Absent,
+            None if children.complete => Cached::Absent,
             None => Cached::Unknown,
         }
+    }
+
+    /// A directory that was just made, on a file system that nobody else changes: it has no names but those that will be entered.
+    pub fn is_new(&self) {
+        self.children.lock().complete = true;
     }
 
     /// Enters a child. The caller holds `change`.
@@ -203,6 +214,7 @@ impl Dentry {
     /// Forgets what is known of a name (it may have changed behind our back).
     pub fn forget(&self, name: &[u8]) {
         let mut children = self.children.lock();
+        children.complete = false;
         let old = children.remove(name);
         if matches!(old, Some(None)) {
             children.negative -= 1;
@@ -313,6 +325,7 @@ impl Dentry {
             && self.children.lock().map.values().all(|(_, child)| child.is_none())
             && matches!(children.get(&name), Some(Some(child)) if Arc::ptr_eq(child, self));
         let old = if unused { children.remove(&name) } else { None };
+        children.complete &= !unused;
         drop(children);
         drop(old);
         unused || self.is_dead()

@@ -88,6 +88,9 @@ pub fn make(task: &Arc<Task>, start: Location, path: &[u8], mode: u32, rdev: u64
     let node = new_node(task, credentials, &parent, mode, if is_device { rdev } else { 0 });
     let inode = directory.inode().create(&name, &node)?;
     let dentry = enter(&directory, &name, inode);
+    if mode & S_IFMT == S_IFDIR && directory.mount.caching() == Caching::Always {
+        dentry.is_new();
+    }
     Ok(Location { mount: directory.mount.clone(), dentry })
 }
 
