@@ -478,6 +478,28 @@ CASE(times)
 	yes("a new entry moves the folder's mtime", labs(time(NULL) - info.st_mtime) < 100);
 }
 
+/* Overwrites again and again, as a program does that keeps a file's pages at hand. */
+CASE(times_set_after_writes)
+{
+	struct stat stat;
+	char block[4096] = "";
+	int fd = must(open("f", O_RDWR | O_CREAT, 0644));
+	must(write(fd, block, sizeof block));
+	must(fsync(fd));
+	for (int round = 0; round < 8; round++)
+		must(pwrite(fd, block, 100, round * 100));
+	must(futimens(fd, (struct timespec[2]){{100, 5}, {200, 6}}));
+	must(fstat(fd, &stat));
+	say("%ld.%09ld %ld.%09ld", stat.st_atim.tv_sec, stat.st_atim.tv_nsec, stat.st_mtim.tv_sec, stat.st_mtim.tv_nsec);
+	must(fchmod(fd, 0600));
+	must(close(fd));
+	must(lstat("f", &stat));
+	say("%ld.%09ld %o", stat.st_mtim.tv_sec, stat.st_mtim.tv_nsec, stat.st_mode);
+	must(pwrite(fd = must(open("f", O_RDWR)), block, 100, 0));
+	must(fstat(fd, &stat));
+	yes("a write changes it again", stat.st_mtim.tv_sec > 200);
+}
+
 CASE(allocation)
 {
 	struct stat info;

@@ -106,6 +106,9 @@ pub struct Attributes {
     pub atime: Time,
     pub mtime: Time,
 }
+/// WALK's flag: names side by side.
+pub const WALK_SIBLINGS: u16 = 1;
+
 pub const ATTR_MODE: u32 = 1;
 pub const ATTR_UID: u32 = 2;
 pub const ATTR_GID: u32 = 4;
@@ -169,12 +172,12 @@ pub struct OpInfo {
 
 ops! {
     1 Stat "stat" "handle; a0 path, a1 bytes; a2 -> Stat" "Attributes of a name (never following a symbolic link) or of the handle itself.";
-    2 Walk "walk" "handle; a0 path, a1 bytes; a2 -> buffer, a3 bytes" "Stat of each component in turn, as an array of Stat at the buffer's start; stops behind the first that is not a directory. result: components found. out[0]: errno of the one that failed, or 0. When the last one found is a symbolic link its target follows the array; out[1]: target bytes.";
+    2 Walk "walk" "handle; a0 path, a1 bytes; a2 -> buffer, a3 bytes; flags" "Stat of each component in turn, as an array of Stat at the buffer's start; stops behind the first that is not a directory. result: components found. out[0]: errno of the one that failed, or 0. When the last one found is a symbolic link its target follows the array; out[1]: target bytes. flags 1 = the components are names side by side in the handle's directory: an array of Stat, of mode 0 where there is nothing.";
     3 Open "open" "handle; a0 path, a1 bytes; a2 O_* flags; a3 mode; a4 owner uid | gid << 32; a5 -> Stat or 0" "Opens a file or directory: result: new handle. O_CREAT, O_EXCL, O_TRUNC, O_DIRECTORY, O_TMPFILE, O_PATH and access modes as in open(2); always O_NOFOLLOW, O_CLOEXEC, O_NONBLOCK. out[0]: 1 when this call created it. Opening anything but a regular file or directory without O_PATH is EPERM: device nodes, FIFOs and sockets belong to the guest.";
     4 Close "close" "handle" "Drops a handle.";
     5 Read "read" "handle; segments; a0 offset or STREAM" "preadv(2), or readv(2) that never blocks (EAGAIN) on a stream. Segments may lie in RAM only.";
     6 Write "write" "handle; segments; a0 offset or STREAM; a1 1 = append" "pwritev(2), or writev(2) that never blocks on a stream. With append, out[0]: the offset behind what was written. Segments may lie in the DAX window.";
-    7 SetAttributes "set_attributes" "handle; a0 path, a1 bytes; a2 Attributes" "chmod, chown, truncate and utimes of a name or handle, in this order; symbolic links are not followed.";
+    7 SetAttributes "set_attributes" "handle; a0 path, a1 bytes; a2 Attributes; a3 -> Stat or 0" "chmod, chown, truncate and utimes of a name or handle, in this order, and its Stat afterwards; symbolic links are not followed.";
     8 List "list" "handle; a0 cookie; a1 -> buffer, a2 bytes" "getdents64(2) from the cookie (0: the start) into the buffer, records as Linux has them; result: bytes, 0 at the end.";
     9 Make "make" "handle; a0 path, a1 bytes; a2 mode with file type; a3 rdev; a4 owner; a5 symlink target, flags its bytes" "Creates a directory, symbolic link, FIFO, socket or device node (the nodes as inert files).";
     10 Unlink "unlink" "handle; a0 path, a1 bytes; flags 1 = AT_REMOVEDIR" "unlinkat(2).";

@@ -91,6 +91,11 @@ pub trait Inode: Send + Sync + Any {
             None => (Vec::new(), None),
         }
     }
+    /// As [`Self::lookup`], with names that are likely to be looked up next, if that is cheaper than asking for them then. Need not find
+    /// `name` itself. Only where nobody else changes the tree.
+    fn lookup_ahead(&self, name: &[u8]) -> Vec<(Vec<u8>, Arc<dyn Inode>)> {
+        Vec::new()
+    }
     /// For file systems with [`Caching::Never`]: a cached child is still what lookup would find.
     fn valid(&self) -> bool {
         true

@@ -281,6 +281,16 @@ fn fetch(directory: &Arc<Dentry>, name: &[u8], after: &[u8], remember_absent: bo
         return Err(ENOENT);
     }
     let names = names_ahead(name, after);
+    if names.len() == 1 {
+        for (name, inode) in directory.inode().lookup_ahead(name) {
+            if matches!(directory.cached(&name), Cached::Unknown) {
+                directory.attach(&name, inode);
+            }
+        }
+        if let Cached::Present(child) = directory.cached(name) {
+            return Ok(child);
+        }
+    }
     let (found, errno) = directory.inode().lookup_path(&names);
     let mut at = directory.clone();
     let mut first = None;

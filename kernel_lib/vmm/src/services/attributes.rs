@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use abi::request::*;
 use rustix::fs::{AtFlags, Gid, Mode, OFlags, Statx, StatxFlags, StatxTimestamp, Timespec, Timestamps, Uid};
 
-use super::names::{descriptor_name, openat2_beneath, Place};
+use super::names::{descriptor_name, openat2_beneath, Name, Place};
 use super::{fault, Answer, Errno, Host, Reply, Request};
 
 const S_IFMT: u32 = 0o170_000;
@@ -62,6 +62,9 @@ impl Host {
         let [path, bytes, buffer, room, ..] = request.args;
         let handle = self.handles.get(request.handle)?;
         let name = self.name(path, bytes)?;
+        if request.flags() == WALK_SIBLINGS {
+            return self.siblings(handle.as_fd(), &name, buffer, room);
+        }
         let mut directory = None;
         let (mut found, mut failure, mut target_bytes) = (0u64, 0u64, 0u64);
         let size = size_of::<Stat>() as u64;
@@ -108,11 +111,33 @@ impl Host {
         Ok(Reply::with(found, &[failure, target_bytes]))
     }
 
+    /// Stat of each of a directory's names.
+    fn siblings(&self, directory: BorrowedFd<'_>, names: &Name, buffer: u64, room: u64) -> Answer {
+        let mut stats = Vec::new();
+        for name in names.components() {
+            let name = std::ffi::CString::new(name).map_err(|_| Errno::INVAL)?;
+            stats.push(match stat_at(directory, &name) {
+                Err(Errno::NOENT) => Stat::default(),
+                other => other?,
+            });
+        }
+        if size_of_val(stats.as_slice()) as u64 > room {
+            return Err(Errno::RANGE);
+        }
+        for (stat, to) in stats.iter().zip((buffer..).step_by(size_of::<Stat>())) {
+            self.memory.write(to, stat).map_err(fault)?;
+        }
+        Ok(Reply::of(stats.len() as u64))
+    }
+
     pub(super) fn set_attributes(&self, request: &Request) -> Answer {
-        let [path, bytes, block, ..] = request.args;
+        let [path, bytes, block, to, ..] = request.args;
         let wanted: Attributes = self.memory.read(block).map_err(fault)?;
         let place = self.place(request.handle, path, bytes)?;
         self.apply(&place, &wanted)?;
+        if to != 0 {
+            self.memory.write(to, &stat_place(&place)?).map_err(fault)?;
+        }
         Ok(Reply::of(0))
     }
 

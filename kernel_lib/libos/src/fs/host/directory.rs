@@ -73,28 +73,32 @@ impl HostInode {
         let bytes = request::list(handle.number(), position, &mut buffer)?;
         buffer.truncate(bytes);
         // Less than a record's greatest length short of full: there may be more.
-        if position == 0 && self.exclusive() && bytes + 280 < LIST_BYTES {
-            buffer.shrink_to_fit();
-            let whole = Arc::new(buffer);
-            *self.listing.lock() = Some(whole.clone());
-            return Ok(whole);
+        let whole = position == 0 && bytes + 280 < LIST_BYTES;
+        buffer.shrink_to_fit();
+        let records = Arc::new(buffer);
+        if self.exclusive() {
+            self.ahead.lock().listed(&records);
+            if whole {
+                *self.listing.lock() = Some(records.clone());
+            }
         }
-        Ok(Arc::new(buffer))
+        Ok(records)
     }
 }
 
-/// struct linux_dirent64 records in a buffer: (inode, position behind it, type, name).
-fn parse(records: &[u8]) -> impl Iterator<Item = DirEntry<'_>> {
-    let mut rest = records;
+/// struct linux_dirent64 records in a buffer from an offset on, each with the offset behind it.
+pub(super) fn entries(records: &[u8], from: usize) -> impl Iterator<Item = (DirEntry<'_>, usize)> {
+    let mut at = from;
     core::iter::from_fn(move || {
+        let rest = records.get(at..)?;
         let header = rest.get(..19)?;
         let ino = u64::from_le_bytes(header[0..8].try_into().ok()?);
         let next = u64::from_le_bytes(header[8..16].try_into().ok()?);
         let length = usize::from(u16::from_le_bytes([header[16], header[17]]));
         let name = rest.get(19..length)?;
         let end = name.iter().position(|&b| b == 0)?;
-        rest = &rest[length..];
-        Some(DirEntry { ino, next, kind: header[18], name: &name[..end] })
+        at += length;
+        Some((DirEntry { ino, next, kind: header[18], name: &name[..end] }, at))
     })
 }
 
@@ -177,6 +181,10 @@ impl Inode for HostInode {
             parent = inode;
         }
         (found, walked.errno)
+    }
+
+    fn lookup_ahead(&self, name: &[u8]) -> Vec<(Vec<u8>, Arc<dyn Inode>)> {
+        self.find_ahead(name)
     }
 
     fn create(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
@@ -275,7 +283,7 @@ impl Inode for HostInode {
             let whole = whole || self.listing.lock().is_some();
             let mut seen = !whole || position == 0;
             let mut any = false;
-            for entry in parse(&records) {
+            for (entry, _) in entries(&records, 0) {
                 if !seen {
                     // The whole directory is remembered: go on behind the entry whose position this is.
                     seen = entry.next == position;
@@ -314,24 +322,24 @@ impl Inode for HostInode {
         let guard = resize.then(|| self.content.lock());
         if resize || attributes.mask & (ATTR_MTIME | ATTR_MTIME_NOW) == 0 {
             self.settle_mtime()?;
-        }
-        if resize {
-            // ftruncate(2) wants a handle that writes.
-            request::set_attributes(self.handle(true)?.number(), b"", attributes)?;
         } else {
-            self.with_name(|handle, path| request::set_attributes(handle, path, attributes))?;
+            self.forget_mtime();
         }
-        self.mark_stale();
+        let stat = if resize {
+            // ftruncate(2) wants a handle that writes.
+            request::set_attributes(self.handle(true)?.number(), b"", attributes)?
+        } else {
+            self.with_name(|handle, path| request::set_attributes(handle, path, attributes))?
+        };
+        self.learn(&stat);
         if resize {
-            self.size.store(attributes.size, Ordering::Release);
-            self.amend(|stat| stat.size = attributes.size);
             self.shorten_windows(attributes.size);
         }
         drop(guard);
         if resize && self.mapped.load(Ordering::SeqCst) > 0 {
             crate::mm::invalidate(self.key, attributes.size.div_ceil(4096), u64::MAX);
         }
-        self.fresh_stat().map(|_| ())
+        Ok(())
     }
 
     fn open(self: Arc<Self>, _flags: u32) -> Result<Arc<dyn FileOps>, Errno> {

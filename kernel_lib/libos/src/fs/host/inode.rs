@@ -3,6 +3,7 @@
 //! Lock order: `content` (sleeps, held while program memory is touched) > address space > everything else here (spin locks, leaves).
 //! The fault path ([`super::mapping`]) therefore never takes `content`.
 
+use super::ahead::Ahead;
 use super::handle::Handles;
 use super::request;
 use super::tree::HostTree;
@@ -44,6 +45,7 @@ pub struct HostInode {
     pub(super) content: Mutex<()>,
     /// The whole directory as LIST gave it.
     pub(super) listing: SpinLock<Option<Arc<Vec<u8>>>>,
+    pub(super) ahead: SpinLock<Ahead>,
     /// A window is writable: programs may change the file without a system call.
     pub(super) writable_windows: AtomicBool,
 }
@@ -85,6 +87,7 @@ impl HostInode {
             size: AtomicU64::new(stat.size),
             content: Mutex::new(()),
             listing: SpinLock::new(None),
+            ahead: SpinLock::default(),
             writable_windows: AtomicBool::new(false),
         })
     }
@@ -207,7 +210,12 @@ impl HostInode {
     pub(super) fn settle_mtime(&self) -> Result<(), Errno> {
         let Some(time) = self.attributes.lock().owed_mtime.take() else { return Ok(()) };
         let attributes = Attributes { mask: ATTR_MTIME, mtime: time, ..Attributes::default() };
-        self.with_name(|handle, path| request::set_attributes(handle, path, &attributes))
+        self.with_name(|handle, path| request::set_attributes(handle, path, &attributes)).map(|stat| self.learn(&stat))
+    }
+
+    /// The time is set to something else: what was owed does not count any more.
+    pub(super) fn forget_mtime(&self) {
+        self.attributes.lock().owed_mtime = None;
     }
 
     /// Calls with the open handle when there is one, else with the name.

@@ -4,6 +4,7 @@
 //! bytes move, not when the guest opens, and are kept on the inode for the next time. Of an `exclusive` tree everything is cached:
 //! attributes, names, absence, file contents (as windows onto the host's page cache); of a shared one only handles and windows.
 
+mod ahead;
 mod deferred;
 mod directory;
 mod handle;

@@ -4,7 +4,7 @@ use crate::errno::{Errno, EFAULT, EIO};
 use crate::host::call;
 use crate::io::IoBuffer;
 use crate::sched;
-use abi::request::{Attributes, Op, Segment, Stat, STREAM};
+use abi::request::{Attributes, Op, Segment, Stat, STREAM, WALK_SIBLINGS};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use hal::host::{Answer, Request};
@@ -62,6 +62,15 @@ pub fn walk(handle: u32, path: &[u8], components: usize) -> Result<Walked, Errno
     Ok(Walked { stats: buffer, target, errno })
 }
 
+/// Attributes of several names of the directory behind a handle; None: there is nothing under it.
+pub fn siblings(handle: u32, names: &[&[u8]]) -> Result<Vec<Option<Stat>>, Errno> {
+    let path = names.join(&b'/');
+    let mut stats: Vec<Stat> = alloc::vec![Stat::default(); names.len()];
+    let (to, room) = (phys::address_of(stats.as_mut_ptr()), core::mem::size_of_val(&*stats) as u64);
+    with_path(Op::Walk, WALK_SIBLINGS, handle, &path, [to, room, 0, 0])?;
+    Ok(stats.into_iter().map(|stat| (stat.mode != 0).then_some(stat)).collect())
+}
+
 /// The new handle and, when asked for, its attributes.
 pub fn open(handle: u32, path: &[u8], flags: u32, mode: u32, owner: (u32, u32)) -> Result<(u32, Stat), Errno> {
     let stat = Box::new(Stat::default());
@@ -72,10 +81,13 @@ pub fn open(handle: u32, path: &[u8], flags: u32, mode: u32, owner: (u32, u32)) 
     Ok((answer.value as u32, *stat))
 }
 
-pub fn set_attributes(handle: u32, path: &[u8], attributes: &Attributes) -> Result<(), Errno> {
-    let attributes = Box::new(*attributes);
+/// What the file's attributes are afterwards.
+pub fn set_attributes(handle: u32, path: &[u8], attributes: &Attributes) -> Result<Stat, Errno> {
+    let block = Box::new((*attributes, Stat::default()));
     let (at, bytes) = path_args(path);
-    call(&Request::new(Op::SetAttributes, handle, [at, bytes, phys::address_of(&*attributes), 0, 0, 0]), &[]).map(|_| ())
+    let (wanted, after) = (phys::address_of(&block.0), phys::address_of(&block.1));
+    call(&Request::new(Op::SetAttributes, handle, [at, bytes, wanted, after, 0, 0]), &[])?;
+    Ok(block.1)
 }
 
 /// A call with one path and up to four more arguments.

@@ -1,7 +1,7 @@
 //! Files and directories, through requests as a guest makes them.
 
 use abi::layout::DAX_WINDOW;
-use abi::request::{Attributes, Op, Time, ATTR_MODE, ATTR_MTIME, ATTR_SIZE};
+use abi::request::{Attributes, Op, Time, ATTR_MODE, ATTR_MTIME, ATTR_SIZE, WALK_SIBLINGS};
 
 use super::*;
 
@@ -65,6 +65,19 @@ fn walk_stops_where_it_should() {
     assert_eq!((link.result, link.out[0], link.out[1]), (2, 0, 6));
     assert_eq!(guest.bytes(BUFFER + 2 * size_of::<Stat>() as u64, 6), b"target");
     assert_eq!(guest.named(Op::Walk, 0, "a/b", &[BUFFER, 10]), Err(Errno::RANGE));
+}
+
+#[test]
+fn siblings_are_names_of_one_directory() {
+    let guest = Guest::new("siblings");
+    std::fs::create_dir_all(guest.directory.join("a/b")).unwrap();
+    std::fs::write(guest.directory.join("f"), "four").unwrap();
+    let siblings = |path, room| guest.named(Op::Walk, WALK_SIBLINGS, path, &[BUFFER, room]);
+    assert_eq!(siblings("f/b/a", 4096).unwrap().result, 3);
+    let stat = |index: u64| guest.host.memory.read::<Stat>(BUFFER + index * size_of::<Stat>() as u64).unwrap();
+    assert_eq!((stat(0).size, stat(1).mode, stat(2).mode & libc::S_IFMT), (4, 0, libc::S_IFDIR));
+    assert_eq!(siblings("a/f", size_of::<Stat>() as u64), Err(Errno::RANGE));
+    assert_eq!(siblings("a/../f", 4096), Err(Errno::INVAL));
 }
 
 #[test]
