@@ -21,6 +21,7 @@ class Follower(threading.Thread):
 
     def __init__(self, connection: Control, *, trace_to: int | None = None) -> None:
         super().__init__(daemon=True)
+        connection.request("events")
         self._connection = connection
         self._trace_to = trace_to
         #: What the VMM's last event said it had done.
@@ -29,7 +30,6 @@ class Follower(threading.Thread):
     def run(self) -> None:
         try:
             self._connection.set_timeout(None)
-            self._connection.send("events")
             while True:
                 self._event(self._connection.receive())
         except LiteboxError:
@@ -49,15 +49,22 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def summary(stats: Json, vcpus: int, memory: int, started_ms: float) -> list[str]:
-    """What `do --verbose` says at the end."""
-    lines = [f"litebox: {vcpus} vCPUs, up to {memory >> 20} MiB, started in {started_ms:.1f} ms"]
-    for name, value in stats.items():
-        if isinstance(value, dict):
-            counts = {kind: count for kind, count in value.items() if isinstance(count, int)}
-            lines.append(f"litebox: {name.replace('_', ' ')}: {sum(counts.values())}")
-            if name == "requests" and counts:
-                kinds = sorted(counts, key=lambda kind: -counts[kind])
-                lines.append("litebox:   " + ", ".join(f"{kind} {counts[kind]}" for kind in kinds))
-        elif isinstance(value, int | float):
-            lines.append(f"litebox: {name.replace('_', ' ')}: {value}")
-    return lines
+    """What `do --verbose` says at the end: the machine, what the guest did in it, what it cost the host."""
+
+    def count(name: str) -> int:
+        value = stats.get(name, 0)
+        return sum(value.values()) if isinstance(value, dict) else int(value)
+
+    used = (count("frames_total") - count("frames_free")) >> 8
+    present = count("ram_bytes") >> 20
+    calls = count("syscalls")
+    patched, failed = count("syscalls_patched"), count("syscalls_failed")
+    kinds = sorted(stats.get("requests", {}).items(), key=lambda item: -item[1])
+    most = ", ".join(f"{number} {name}" for name, number in kinds)
+    machine = f"{vcpus} vCPUs, {present} of up to {memory >> 20} MiB of memory present, {used} MiB in use"
+    served = f"{calls} system calls served ({patched} without a mode switch, {failed} answered an error)"
+    return [
+        f"litebox: {machine}; program started after {started_ms:.1f} ms",
+        f"litebox: {served}, {count('page_faults')} page faults, {count('context_switches')} context switches",
+        f"litebox: {count('requests')} host requests ({most}), {count('exits')} exits of the VM",
+    ]

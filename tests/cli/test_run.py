@@ -317,3 +317,35 @@ def test_memory_limit(contained: bundles.Runtime, run: Callable[..., bundles.Com
         "sh", "-c", "dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null; echo $?; echo alive", memory=limit
     )
     assert ended.text == "137\nalive\n"
+
+
+def test_trace(contained: bundles.Runtime) -> None:
+    only_litebox(contained)
+    command = contained.command("trace", "--", "sh", "-c", "echo traced")
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, check=True)
+    assert ended.stdout == "traced\n"
+    assert '[1] write(1, "traced\\n", 7) = 7' in ended.stderr.splitlines()
+
+
+def test_live_counters(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
+    only_litebox(contained)
+    bundle.configure(["sh", "-c", "while :; do cat /absent 2>/dev/null; sleep 0.02; done"])
+    subprocess.run(contained.command("run", "--detach", "--bundle", str(bundle.path), "counted"), check=True)
+
+    def counters() -> dict[str, Any]:
+        shown = subprocess.run(contained.command("events", "--stats", "counted"), capture_output=True, check=True)
+        found: dict[str, Any] = json.loads(shown.stdout)["data"]["litebox"]
+        return found
+
+    try:
+        clone, openat = "56", "257"
+        first = counters()["syscalls"][clone]
+        deadline = time.monotonic() + SECONDS
+        while (later := counters())["syscalls"][clone] < first + 4:
+            assert time.monotonic() < deadline, f"the shell's forks are not counted: {later}"
+        assert later["syscalls_failed"][openat] > 0
+        assert 0 < later["frames_free"] < later["frames_total"]
+        assert later["exits"] > 0
+        assert later["requests"]["walk"] > 0
+    finally:
+        subprocess.run(contained.command("delete", "--force", "counted"), check=True)

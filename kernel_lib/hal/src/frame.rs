@@ -75,7 +75,7 @@ impl Pool {
         }
         self.heads[order] = pfn;
         self.pages += 1 << order;
-        FREE.fetch_add(1 << order, Ordering::Relaxed);
+        free_pages().fetch_add(1 << order, Ordering::Relaxed);
     }
 
     fn remove(&mut self, pfn: u32, order: usize) {
@@ -93,7 +93,7 @@ impl Pool {
             m.pool = 0;
         }
         self.pages -= 1 << order;
-        FREE.fetch_sub(1 << order, Ordering::Relaxed);
+        free_pages().fetch_sub(1 << order, Ordering::Relaxed);
     }
 
     fn take(&mut self, order: usize) -> Option<u32> {
@@ -126,14 +126,15 @@ impl Pool {
 struct Pools {
     used: Pool,
     fresh: Pool,
-    total: u64,
     end: u64,
 }
 
-static POOLS: SpinLock<Pools> = SpinLock::new(Pools { used: Pool::new(1), fresh: Pool::new(2), total: 0, end: 0 });
+static POOLS: SpinLock<Pools> = SpinLock::new(Pools { used: Pool::new(1), fresh: Pool::new(2), end: 0 });
 
-/// Pages free in both pools, readable without the lock.
-static FREE: AtomicU64 = AtomicU64::new(0);
+/// Pages free in both pools, readable without the lock and from outside.
+fn free_pages() -> &'static AtomicU64 {
+    &crate::cpu::counters().frames_free
+}
 
 /// Adds RAM that the VMM has just given (answer to MEMORY GROW). Nonsense is ignored: false.
 pub fn grow(start: u64, end: u64) -> bool {
@@ -170,7 +171,7 @@ pub(crate) fn add_ram(start: u64, end: u64) {
             first = at + bytes;
         }
         let mut pools = POOLS.lock();
-        pools.total += (chunk_end - first) >> 12;
+        crate::cpu::counters().frames_total.fetch_add((chunk_end - first) >> 12, Ordering::Relaxed);
         pools.end = pools.end.max(chunk_end);
         let mut pfn = (first >> 12) as u32;
         let last = (chunk_end >> 12) as u32;
@@ -187,15 +188,9 @@ pub(crate) fn add_ram(start: u64, end: u64) {
     }
 }
 
-/// Pages free (backed, fresh) and in all.
-pub fn statistics() -> (u64, u64, u64) {
-    let pools = POOLS.lock();
-    (pools.used.pages, pools.fresh.pages, pools.total)
-}
-
 /// Pages free, without taking a lock.
 pub fn available() -> u64 {
-    FREE.load(Ordering::Relaxed)
+    free_pages().load(Ordering::Relaxed)
 }
 
 /// A block of `2^order` pages; true: it reads as zeros. None: out of memory (grow the guest, or reclaim, then try again).

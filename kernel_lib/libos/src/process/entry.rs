@@ -56,7 +56,9 @@ pub fn system_call(context: &mut UserContext) {
             }
         }
         Err(errno) => {
-            hal::cpu::counters().syscalls_failed.fetch_add(1, Ordering::Relaxed);
+            if let Some(failed) = hal::cpu::counters().syscalls_failed.get(context.orig_rax as usize) {
+                failed.fetch_add(1, Ordering::Relaxed);
+            }
             context.rax = as_restart(errno, context.orig_rax).as_return();
             if errno.0 >= 512 || errno == EINTR || task.signals.deliverable(&task) {
                 return leave(task, context);

@@ -57,8 +57,11 @@ impl Control {
 
     /// Trace lines wait for their readers, within reason: the guest, which waits for this answer, goes as fast as they read.
     fn trace(&self, line: &str) {
-        let subscribers = self.state().subscribers.clone();
-        if subscribers.is_empty() {
+        let (subscribers, by_client) = {
+            let state = self.state();
+            (state.subscribers.clone(), state.traced_by_client)
+        };
+        if subscribers.is_empty() && !by_client {
             return self.log(line);
         }
         let event = json!({ "event": "trace", "line": line });

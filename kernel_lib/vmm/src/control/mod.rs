@@ -91,6 +91,8 @@ struct State {
     execs: Vec<Exec>,
     waiters: Vec<Caller>,
     subscribers: Vec<Arc<Connection>>,
+    /// The trace was asked for by somebody who reads it, not by the launch plan, which wants it in the log.
+    traced_by_client: bool,
     log_budget: Budget,
 }
 

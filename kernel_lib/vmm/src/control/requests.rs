@@ -78,7 +78,10 @@ impl Control {
                 Some(token) => self.tell_guest(&caller, &ToGuest::CloseStdin { token }),
                 None => caller.refuse("no such exec", libc::ESRCH),
             },
-            Request::Trace(on) => self.tell_guest(&caller, &ToGuest::Trace { on }),
+            Request::Trace(on) => {
+                self.state().traced_by_client |= on;
+                self.tell_guest(&caller, &ToGuest::Trace { on });
+            }
             Request::Pause | Request::Resume => self.pause(&caller, matches!(request, Request::Pause)),
             Request::Stats => caller.answer(self.stats()),
             Request::State => caller.answer(self.status()),
@@ -185,10 +188,18 @@ impl Control {
     pub(super) fn forget(&self, connection: &Arc<Connection>) {
         let gone = |caller: &Caller| Arc::ptr_eq(&caller.connection, connection);
         let mut state = self.state();
+        let subscribers = state.subscribers.len();
         state.subscribers.retain(|subscriber| !Arc::ptr_eq(subscriber, connection));
+        let last_reader_left = subscribers > 0 && state.subscribers.is_empty();
+        let unread_trace = state.traced_by_client && last_reader_left;
         state.waiters.retain(|caller| !gone(caller));
         state.starts.retain(|caller| !gone(caller));
         state.pending.retain(|_, caller| !gone(caller));
+        drop(state);
+        if unread_trace {
+            // A guest that does not fetch its messages traces on, for nobody.
+            let _ = self.send(&ToGuest::Trace { on: false });
+        }
     }
 }
 

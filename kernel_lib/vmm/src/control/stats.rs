@@ -13,12 +13,11 @@ fn get(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
 }
 
-/// Counters by name; system calls by number, host requests by name, both without those that are 0.
+/// Counters by name; system calls and failed ones by number, host requests by name, all without those that are 0.
 fn guest_counters(memory: &GuestMemory) -> Map<String, Value> {
     let Ok(counters) = memory.counters() else { return Map::new() };
     let named = [
         ("syscalls_patched", &counters.syscalls_patched),
-        ("syscalls_failed", &counters.syscalls_failed),
         ("syscalls_unsupported", &counters.syscalls_unsupported),
         ("page_faults", &counters.page_faults),
         ("exceptions", &counters.exceptions),
@@ -26,14 +25,16 @@ fn guest_counters(memory: &GuestMemory) -> Map<String, Value> {
         ("ring0_calls", &counters.ring0_calls),
         ("doorbells", &counters.doorbells),
         ("context_switches", &counters.context_switches),
-        ("frames_used", &counters.frames_used),
+        ("frames_free", &counters.frames_free),
         ("frames_total", &counters.frames_total),
         ("oom_kills", &counters.oom_kills),
         ("tasks", &counters.tasks),
     ];
     let mut map: Map<String, Value> = named.iter().map(|(name, counter)| ((*name).to_owned(), get(counter).into())).collect();
-    let syscalls = counters.syscalls.iter().enumerate().filter(|(_, counter)| get(counter) > 0);
-    map.insert("syscalls".to_owned(), Value::Object(syscalls.map(|(number, counter)| (number.to_string(), get(counter).into())).collect()));
+    for (name, list) in [("syscalls", &counters.syscalls), ("syscalls_failed", &counters.syscalls_failed)] {
+        let counted = list.iter().enumerate().filter(|(_, counter)| get(counter) > 0);
+        map.insert(name.to_owned(), Value::Object(counted.map(|(number, counter)| (number.to_string(), get(counter).into())).collect()));
+    }
     let requests = TABLE.iter().filter_map(|row| {
         let count = get(counters.requests.get(row.op as usize)?);
         (count > 0).then(|| (row.name.to_owned(), count.into()))
