@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import random
 import signal
@@ -14,21 +15,21 @@ from pathlib import Path
 import pytest
 
 from integration.containerd.daemon import IMAGE, RUNTIME, Containerd
-from shim.bootstrap import socket_path
-from shim.daemon import ALONE_SECONDS
 
 LIVES = 100
 SLEEP = ("/bin/sh", "-c", "while :; do sleep 0.1; done")
 SOCKETS = Path("/run/containerd/s")
+#: Seconds for which a shim waits for a containerd that has forgotten it.
+ALONE_SECONDS = 10.0
 STARTED: list[str] = []
 #: Milliseconds after a command's start at which something is killed: before, in and after each of its parts.
 MOMENTS = (10, 40, 80, 120, 160, 200, 250, 300, 400)
 
 
 def sockets(containerd: Containerd) -> list[Path]:
-    """Sockets of shims of this containerd: of those that the tests have started."""
-    paths = (Path(socket_path(str(SOCKETS), str(containerd.socket), "default", name)) for name in STARTED)
-    return [path for path in paths if path.exists()]
+    """Sockets of shims of this containerd: of those that the tests have started (named as containerd's own shims do it)."""
+    names = (hashlib.sha256(f"{containerd.socket}/default/{name}".encode()).hexdigest() for name in STARTED)
+    return [path for path in map(SOCKETS.joinpath, names) if path.exists()]
 
 
 def start(containerd: Containerd, name: str, *flags: str) -> None:
