@@ -27,7 +27,7 @@ MOMENTS = (10, 40, 80, 120, 160, 200, 250, 300, 400)
 
 
 def sockets(containerd: Containerd) -> list[Path]:
-    """Sockets of shims of this containerd: of those that the tests have started (named as containerd's own shims do it)."""
+    """Sockets of the shims that the tests have started, named as containerd's own shims do it."""
     names = (hashlib.sha256(f"{containerd.socket}/default/{name}".encode()).hexdigest() for name in STARTED)
     return [path for path in map(SOCKETS.joinpath, names) if path.exists()]
 
