@@ -298,6 +298,16 @@ fn ring0(handler: u64, first: u64, second: u64) {
     unsafe { asm!("int 4", inout("rax") handler => _, inout("rdi") first => _, inout("rsi") second => _) };
 }
 
+/// A two-byte store of 0 to bytes 2 and 3 of each page, see `tables`.
+///
+/// # Safety
+/// The pages are the caller's, nobody else has them.
+pub(crate) unsafe fn unwatch(pages: &[u64]) {
+    if !pages.is_empty() {
+        ring0(entry::addresses().unwatch, pages.as_ptr() as u64, pages.len() as u64);
+    }
+}
+
 /// Loads an address space on this vCPU.
 pub(crate) fn load_root(root: &Arc<Root>) {
     let cpu = percpu();
@@ -343,7 +353,7 @@ static FLUSH: FlushRequest =
     FlushRequest { count: AtomicUsize::new(0), pages: [const { AtomicU64::new(0) }; 32], waiting: AtomicU64::new(0) };
 static FLUSH_LOCK: SpinLock<()> = SpinLock::new(());
 /// Above this many pages one reload of CR3 is cheaper than single invalidations.
-const FEW: usize = 7;
+const FEW: usize = 8;
 
 /// Which space is loaded is not asked: invalidating another one's translations is harmless, and an interrupt can find `local.root`
 /// half a step behind CR3.
@@ -351,8 +361,9 @@ fn flush_here(pages: &[u64], everything: bool) {
     if everything || pages.len() > FEW {
         ring0(entry::addresses().reload, 0, 0);
     } else {
-        for &page in pages {
-            ring0(entry::addresses().invalidate, page, 0);
+        // An exit a run of neighbours.
+        for run in pages.chunk_by(|page, next| page + 0x1000 == *next) {
+            ring0(entry::addresses().invalidate, run[0], run.len() as u64);
         }
     }
 }

@@ -21,6 +21,7 @@ extern "C" {
     fn hal_ring0_load_cr3();
     fn hal_ring0_reload();
     fn hal_ring0_invalidate();
+    fn hal_ring0_unwatch();
     fn hal_ring0_halt();
     fn hal_ring0_cpuid();
     static hal_exception_gates: [u64; 32];
@@ -43,6 +44,7 @@ pub(crate) struct Addresses {
     pub load_cr3: u64,
     pub reload: u64,
     pub invalidate: u64,
+    pub unwatch: u64,
     pub halt: u64,
     pub cpuid: u64,
 }
@@ -62,6 +64,7 @@ pub(crate) fn addresses() -> Addresses {
         load_cr3: address(hal_ring0_load_cr3),
         reload: address(hal_ring0_reload),
         invalidate: address(hal_ring0_invalidate),
+        unwatch: address(hal_ring0_unwatch),
         halt: address(hal_ring0_halt),
         cpuid: address(hal_ring0_cpuid),
     }

@@ -564,9 +564,22 @@ hal_ring0_reload:
     mov %cr3, %rax
     mov %rax, %cr3
     iretq
+# RDI = first page, RSI = pages, one after the other.
 .globl hal_ring0_invalidate
 hal_ring0_invalidate:
     invlpg (%rdi)
+    add $0x1000, %rdi
+    dec %rsi
+    jnz hal_ring0_invalidate
+    iretq
+# RDI = table of RSI pages' addresses, see tables.rs. (From ring 3 each store would be an exit.)
+.globl hal_ring0_unwatch
+hal_ring0_unwatch:
+    mov (%rdi), %rax
+    movw $0, 2(%rax)
+    add $8, %rdi
+    dec %rsi
+    jnz hal_ring0_unwatch
     iretq
 # RDI = leaf, RCX = subleaf. (In ring 3 CPUID may be a fault.)
 .globl hal_ring0_cpuid

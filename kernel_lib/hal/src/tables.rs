@@ -9,6 +9,7 @@
 //! its directories fit as they are, KVM's shadows of them included. Its leaf tables are empty; those that are not needed do no harm. KVM
 //! keeps shadows of entries that come back with the same values, too: so a tree is best for the same program again (its `kind`).
 
+use crate::cpu;
 use crate::frame::Frame;
 use crate::sync::SpinLock;
 use alloc::vec::Vec;
@@ -65,8 +66,13 @@ impl Drop for Tables {
         if self.directories.is_empty() && self.leaves.is_empty() {
             return;
         }
-        for frame in &self.directories {
-            unwatch(frame);
+        for frames in self.directories.chunks(16) {
+            let mut pages = [0; 16];
+            for (page, frame) in pages.iter_mut().zip(frames) {
+                *page = frame.pointer() as u64;
+            }
+            // SAFETY: no vCPU walks these tables any more, and nobody else has their frames.
+            unsafe { cpu::unwatch(&pages[..frames.len()]) };
         }
         let mut kept = KEPT.lock();
         let room = MOST - kept.directories.len().min(MOST);
@@ -93,12 +99,6 @@ pub(crate) fn take_tree(kind: u64) -> Option<Tables> {
     let same = kept.trees.iter().rposition(|(last, _)| *last == kind);
     let at = same.or((kept.trees.len() >= MOST_TREES / 2).then_some(0))?;
     Some(kept.trees.remove(at).1)
-}
-
-/// A store that no table's owner would do.
-fn unwatch(frame: &Frame) {
-    // SAFETY: nobody else has the frame.
-    unsafe { frame.pointer().cast::<u16>().add(1).write_volatile(0) };
 }
 
 /// A zeroed frame for a table. None: out of memory.
