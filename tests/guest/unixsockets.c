@@ -262,8 +262,9 @@ CASE(passing_descriptors)
 		must(write(got[2], "via pipe", 8));
 		_exit(0);
 	}
-	num("sendmsg", send_fds(pair[0], fds, 3, "three"));
+	long sent = send_fds(pair[0], fds, 3, "three");
 	status("child", reap(child));
+	num("sendmsg", sent);
 	must(read(fds[1], buffer, 8));
 	say("%s", buffer);
 	num("offset moved", lseek(fds[0], 0, SEEK_CUR));
