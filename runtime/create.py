@@ -115,7 +115,8 @@ def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
     plan = planning.make(config, request.id, request.bundle, facts.gather(), files=len(request.files))
     if request.debug:
         plan.debug = True
-    plan.container["trace"] = request.trace
+    if request.trace:
+        plan.container["trace"] = True
     if request.window and request.window != (0, 0):
         plan.container["process"]["rows"], plan.container["process"]["columns"] = request.window
     if not plan.container["process"]:

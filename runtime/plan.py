@@ -63,6 +63,7 @@ _ANNOTATIONS = (
     "dev.litebox.init",
     "dev.litebox.memory",
     "dev.litebox.rootfs",
+    "dev.litebox.trace",
     "dev.litebox.vcpus",
 )
 
@@ -230,6 +231,7 @@ def make(config: Json, container_id: str, bundle: str, facts: HostFacts, *, file
         "domainname": config.get("domainname") or "",
         "mounts": mounts,
         "ordinary_init": init == "ordinary",
+        "trace": annotations.get("dev.litebox.trace") == "true",
         "process": plan_process(process, facts, plan.warnings, files=files) if process else {},
         "masked_paths": _paths(linux, "maskedPaths"),
         "readonly_paths": _paths(linux, "readonlyPaths"),

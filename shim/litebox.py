@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runtime.lifecycle import Container, Exec
+    from runtime.settings import Settings
     from shim.backend import Instance, OnExit
     from shim.invocation import Invocation
     from shim.loop import Loop
@@ -71,6 +72,7 @@ class LiteboxBackend:
         self._reaper = reaper
         self._loop = loop
         self._ready = False
+        self._read: tuple[tuple[str, int], Settings] | None = None
 
     def create(
         self, container_id: str, bundle: str, stdio: Stdio, options: dict[str, Any], on_exit: OnExit
@@ -80,17 +82,32 @@ class LiteboxBackend:
         if not self._ready:
             self._reaper.adopt_orphans()
             self._ready = True
-        del options  # the configuration file is another's part: /etc/litebox/config.yaml, see docs
         with translated():
+            settings = self._settings(options.get("config_path", ""))
             runtime = Runtime(state_root(bundle, self._namespace), debug=self._debug)
             container = runtime.create(
                 container_id,
                 bundle,
                 _streams(stdio),
-                config=read_config(bundle),
+                config=read_config(bundle, settings),
                 pid_file=f"{bundle}/{PID_FILE}",
             )
         return LiteboxInstance(container, self._reaper, self._loop, on_exit)
+
+    def _settings(self, named: str) -> Settings | None:
+        """Of the configuration file, where there is one; read again when it has changed."""
+        from runtime.settings import load_apart, path_in_use
+
+        path = path_in_use(named)
+        if not path:
+            return None
+        try:
+            version = (path, os.stat(path).st_mtime_ns)
+        except OSError:
+            version = (path, 0)
+        if self._read is None or self._read[0] != version:
+            self._read = (version, load_apart(path))
+        return self._read[1]
 
 
 class LiteboxInstance:
@@ -181,6 +198,8 @@ class LiteboxInstance:
             for event in events:
                 if event.get("event") == "oom":
                     callback()
+                elif event.get("event") == "trace":
+                    log.info(str(event["line"]), id=self._container.id)
         except Exception as error:
             log.debug(f"events ended: {error}")
 

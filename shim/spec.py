@@ -22,11 +22,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from runtime.settings import Settings
+
 SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 
 
-def read_config(bundle: str) -> dict[str, Any]:
+def read_config(bundle: str, settings: Settings | None = None) -> dict[str, Any]:
     """A bundle's config.json, as the runtime is to see it."""
     try:
         with open(f"{bundle}/config.json", "rb") as file:
@@ -37,6 +39,8 @@ def read_config(bundle: str) -> dict[str, Any]:
         raise InvalidArgumentError(f"{bundle}/config.json: {error}") from error
     if not isinstance(config, dict):
         raise InvalidArgumentError(f"{bundle}/config.json: not an object")
+    if settings:
+        settings.apply(config)
     annotations, linux = config.get("annotations"), config.setdefault("linux", {})
     if isinstance(annotations, dict) and annotations.get(CONTAINER_TYPE) == "container" and isinstance(linux, dict):
         unshare_pids(annotations, linux)

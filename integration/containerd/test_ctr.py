@@ -201,6 +201,20 @@ def test_ps(containerd: Containerd, asleep: str) -> None:
     assert Path(f"/proc/{pids[0]}").exists()
 
 
+def test_the_configuration_file(containerd: Containerd) -> None:
+    file = containerd.folder / "litebox.yaml"
+    file.write_text("defaults:\n  trace: true\nallow: [vcpus]\n")
+    named = ("--rm", "--runtime-config-path", str(file))
+    assert containerd.run("cf1", "/bin/echo", "traced", flags=named).stdout == b"traced\n"
+    assert 'write(1, "traced' in containerd.log().replace("\\", "")
+    refused = containerd.run("cf2", "/bin/true", flags=(*named, "--annotation", "dev.litebox.memory=1g"))
+    assert refused.returncode
+    assert b"litebox.yaml does not allow it; allowed: dev.litebox.vcpus" in refused.stderr
+    file.write_text("defaults:\n  cores: 2\n")
+    wrong = containerd.run("cf3", "/bin/true", flags=named)
+    assert b"litebox.yaml:2: defaults.cores: unknown" in wrong.stderr
+
+
 def test_events_come_in_order(containerd: Containerd) -> None:
     listener = containerd.popen("events", stdout=subprocess.PIPE)
     time.sleep(0.5)

@@ -8,6 +8,7 @@ from runtime.cli import foreground, terminals
 from runtime.errors import InvalidArgument, LiteboxError, NotFound
 from runtime.lifecycle import Container, Runtime, Stdio
 from runtime.linux_tables import signal_number
+from runtime.settings import load, path_in_use
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def _create(context: Context, parsed: Parsed, *, detached: bool) -> tuple[Contai
     from runtime.create import read_config
 
     config = read_config(os.path.abspath(_bundle(parsed)))
+    if file := path_in_use():
+        load(file).apply(config)
     process: Json = config["process"] if isinstance(config.get("process"), dict) else {}
     wants_terminal = process.get("terminal") is True
     socket = parsed.text("console-socket")
