@@ -49,7 +49,14 @@ install: build ## installs into PREFIX (default /usr/local): bin/ and lib/litebo
 	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/python
 	$(PYTHON) -m pip install -q --disable-pip-version-check --target $(DESTDIR)$(PREFIX)/lib/litebox/python .
 	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/python/bin
-	$(PYTHON) deploy/launchers.py --python "$$(readlink -f $(PYTHON))" --path $(PREFIX)/lib/litebox/python $(DESTDIR)$(PREFIX)/bin
+	$(PYTHON) deploy/launchers.py --python "$(if $(RUN_WITH),$(RUN_WITH),$$(readlink -f $(PYTHON)))" --path $(PREFIX)/lib/litebox/python $(DESTDIR)$(PREFIX)/bin
+
+.PHONY: deb
+deb: build ## build/litebox.deb, a Debian package for the Python version it is built with
+	rm -rf $(BUILD)/deb
+	$(MAKE) -s install DESTDIR=$(BUILD)/deb PREFIX=/usr RUN_WITH=/usr/bin/python3
+	$(PYTHON) deploy/debian.py $(BUILD)/deb
+	dpkg-deb --root-owner-group --build $(BUILD)/deb $(BUILD)/litebox.deb
 
 .PHONY: run
 run: ## installs what is missing, builds, and shows a real program running in a micro-VM
