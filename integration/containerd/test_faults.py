@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from integration.containerd.daemon import IMAGE, RUNTIME, Containerd
+from integration.containerd.daemon import IMAGE, RUNTIME, Containerd, children
 
 LIVES = 100
 SLEEP = ("/bin/sh", "-c", "while :; do sleep 0.1; done")
@@ -79,9 +79,9 @@ def victims(containerd: Containerd, kind: str, name: str) -> list[int]:
     shims = containerd.shims(name)
     if kind == "shim":
         return shims
-    lists = [Path(f"/proc/{pid}/task/{pid}/children") for pid in shims]
-    lists += [path / "cgroup.procs" for path in cgroups(name)]
-    return sorted({int(word) for path in lists if path.exists() for word in path.read_text().split()})
+    found = {child for pid in shims for child in children(pid)}
+    lists = [path / "cgroup.procs" for path in cgroups(name)]
+    return sorted(found | {int(word) for path in lists if path.exists() for word in path.read_text().split()})
 
 
 def kill_one(containerd: Containerd, kind: str, name: str) -> None:
