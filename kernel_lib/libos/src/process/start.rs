@@ -53,7 +53,7 @@ pub fn start(token: u32, request: StartRequest, root: &FsContext) -> Result<u32,
         signals: TaskSignals::new(SigSet::EMPTY, crate::signal::AltStack::default()),
     };
     let thread = Thread::user(&UserContext::new(0, 0), hal::xstate::XState::initial(), 0).ok_or(ENOMEM)?;
-    let pid = tree::with(|tree| tree.allocate())?;
+    let pid = tree::with(|tree| if token == 0 { tree.allocate_exact(tree::INIT) } else { tree.allocate() })?;
     let process = Process::new(pid, Weak::new(), pid, Session::new(pid), ProcessSignals::default());
     process.exec_token.store(token, Ordering::Relaxed);
     process.oom_score_adj.store(spec.oom_score_adj.unwrap_or(0), Ordering::Relaxed);

@@ -13,6 +13,7 @@ use hal::sync::SpinLock;
 
 /// pid_max: what a container of Linux shows, and what fits the futex word's TID field.
 pub const PID_MAX: u32 = 4_194_304;
+pub const INIT: u32 = 1;
 /// Behind a wrap, low ids are left to daemons, as Linux does.
 const RESERVED: u32 = 300;
 
@@ -24,8 +25,14 @@ pub struct Tree {
     sessions: BTreeMap<u32, u32>,
 }
 
-static TREE: SpinLock<Tree> =
-    SpinLock::new(Tree { last: 0, tasks: BTreeMap::new(), processes: BTreeMap::new(), groups: BTreeMap::new(), sessions: BTreeMap::new() });
+/// Id 1 is PID 1's, though a startContainer hook may run before it.
+static TREE: SpinLock<Tree> = SpinLock::new(Tree {
+    last: INIT,
+    tasks: BTreeMap::new(),
+    processes: BTreeMap::new(),
+    groups: BTreeMap::new(),
+    sessions: BTreeMap::new(),
+});
 /// The container's limit of tasks (cgroup pids.max); 0: none.
 static LIMIT: AtomicU64 = AtomicU64::new(0);
 static TASKS: AtomicU32 = AtomicU32::new(0);
