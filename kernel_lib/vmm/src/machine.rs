@@ -119,7 +119,7 @@ fn prepare(plan: Plan) -> Result<i32, HostError> {
     let mut inherited = Inherited::adopt(&plan)?;
     descriptors::close_others(inherited.all().map(AsRawFd::as_raw_fd).chain(crate::log::descriptor()))?;
     let ready = Arc::new(Ready::new(inherited.ready.take()));
-    start(plan, inherited, ready.clone()).and_then(Running::wait).inspect_err(|error| ready.fail(error))
+    start(plan, inherited, ready.clone()).and_then(Running::wait).or_else(|error| ready.fail(error).map(|()| FAILED))
 }
 
 /// A VM whose vCPU 0 runs.

@@ -21,20 +21,24 @@ impl Ready {
 
     /// The guest waits for `start`.
     pub fn tell(&self) -> Result<(), Abandoned> {
-        self.write("{\"ok\":true}\n")
+        self.write("{\"ok\":true}\n").map(drop)
     }
 
-    /// The guest will never be ready. Nothing happens when it has been told ready before.
-    pub fn fail(&self, error: &HostError) {
+    /// The guest will never be ready. The error comes back when nobody heard of it: it is too late for this pipe, or there is none.
+    pub fn fail(&self, error: HostError) -> Result<(), HostError> {
         let line = serde_json::json!({ "error": error.message, "kind": error.kind.name() });
-        let _ = self.write(&format!("{line}\n"));
+        match self.write(&format!("{line}\n")) {
+            Ok(true) => Ok(()),
+            _ => Err(error),
+        }
     }
 
-    fn write(&self, line: &str) -> Result<(), Abandoned> {
-        let Some(pipe) = self.pipe.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
+    /// Whether there was a pipe still.
+    fn write(&self, line: &str) -> Result<bool, Abandoned> {
+        let Some(pipe) = self.pipe.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(false) };
         match rustix::io::write(&pipe, line.as_bytes()) {
             Err(Errno::PIPE) => Err(Abandoned),
-            _ => Ok(()),
+            _ => Ok(true),
         }
     }
 }
