@@ -1,4 +1,4 @@
-"""The fixtures of the runtime's own tests: `litebox` over a stand-in for the VMM."""
+"""The fixtures of the runtime's own tests: `litebox` with a state directory of the test's own."""
 
 from __future__ import annotations
 

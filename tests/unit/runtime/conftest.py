@@ -1,10 +1,11 @@
-"""`litebox` over a stand-in for litebox-vmm (fake_vmm.py), with a state directory of the test's own."""
+"""`litebox` and its VMM, with a state directory of the test's own."""
 
 from __future__ import annotations
 
 import copy
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +18,7 @@ import pytest
 
 import bundles
 
-HERE = Path(__file__).parent
+LIBRARY = bundles.BUILD / "lib/litebox"
 LAUNCHER = """\
 #!{python} -IS
 import sys
@@ -28,8 +29,15 @@ sys.exit(main())
 
 
 def cgroup_of(folder: Path) -> str:
-    """Of the test's containers, below our own."""
+    """Of the test's containers, below the root."""
     return f"litebox-test-{os.getpid()}-{folder.name}"
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 class Litebox:
@@ -38,12 +46,11 @@ class Litebox:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.state = folder / "state"
+        #: A folder of our own tells this test's VMMs from those of others (`processes`).
         self.library = folder / "lib"
         self.library.mkdir()
-        vmm = self.library / "litebox-vmm"
-        vmm.write_text((HERE / "fake_vmm.py").read_text())
-        vmm.chmod(0o755)
-        (self.library / "litebox-kernel").touch()
+        for name in ("litebox-vmm", "litebox-kernel"):
+            link_or_copy(LIBRARY / name, self.library / name)
         self.program = folder / "litebox"
         self.program.write_text(LAUNCHER.format(python=sys.executable, root=str(bundles.REPOSITORY)))
         self.program.chmod(0o755)
@@ -91,13 +98,12 @@ class Litebox:
         raise AssertionError(f"{name} is {self.status(name)}, not {status}")
 
     def processes(self) -> list[int]:
-        """Of the stand-in, wherever they are."""
+        """VMMs and proxies of this test, in whatever namespaces they are."""
         found = []
-        needle = str(self.library).encode()
         for entry in Path("/proc").iterdir():
             if entry.name.isdigit():
                 try:
-                    if needle in (entry / "cmdline").read_bytes():
+                    if (entry / "exe").readlink().is_relative_to(self.library):
                         found.append(int(entry.name))
                 except OSError:
                     continue
@@ -108,7 +114,9 @@ class Litebox:
         found = [f"process {pid}" for pid in self.processes()]
         if self.state.is_dir():
             found += [f"state {path.name}" for path in self.state.iterdir()]
-        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"**/{cgroup_of(self.folder)}")]
+        # One level deep, for v1's hierarchies: deeper is what other processes make and remove all the time.
+        found += [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{cgroup_of(self.folder)}")]
+        found += [str(path) for path in Path("/sys/fs/cgroup").glob(cgroup_of(self.folder))]
         found += [line for line in Path("/proc/mounts").read_text().splitlines() if str(self.folder) in line]
         return found
 
@@ -120,6 +128,8 @@ def rootfs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         pytest.skip("mounts and cgroups need root")
     if not os.access("/dev/kvm", os.W_OK):
         pytest.skip("/dev/kvm is not available")
+    if not LIBRARY.is_dir():
+        pytest.skip("the VMM is not built: make build")
     return bundles.busybox_bundle(tmp_path_factory.mktemp("bundle")).rootfs
 
 
@@ -142,7 +152,7 @@ def bundle(tmp_path: Path, rootfs: Path) -> Callable[..., Path]:
         folder.mkdir(exist_ok=True)
         document = bundles.configuration(list(args))
         document["root"]["path"] = str(rootfs)
-        document["linux"]["cgroupsPath"] = cgroup_of(tmp_path)
+        document["linux"]["cgroupsPath"] = f"/{cgroup_of(tmp_path)}"
         merge(document, changes or {})
         (folder / "config.json").write_text(json.dumps(document))
         return folder

@@ -5,10 +5,12 @@ strace(1) kills the process as it enters the n-th of those system calls that cha
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,23 @@ STEPS = tuple(
 pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="strace is missing")
 
 
+def strace(litebox: Any, options: Sequence[str], *args: str) -> int:
+    done = subprocess.run(["strace", *options, *litebox.command(*args)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL, env=litebox.environment, check=False, timeout=60)  # fmt: skip
+    return done.returncode
+
+
 def killed_at(litebox: Any, call: str, nth: int, *args: str) -> bool:
     """Whether the command was killed; False when it makes that call less often."""
-    inject = ["strace", "-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={nth}"]
-    done = subprocess.run([*inject, *litebox.command(*args)], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                          env=litebox.environment, check=False, timeout=60)  # fmt: skip
-    return done.returncode in (-9, 137)
+    inject = ["-o", "/dev/null", "-e", f"trace={call}", "-e", f"inject={call}:signal=SIGKILL:when={nth}"]
+    return strace(litebox, inject, *args) in (-9, 137)
+
+
+def calls_of(litebox: Any, *args: str) -> Counter[str]:
+    """How often an undisturbed run makes each of the calls."""
+    log = litebox.folder / "strace"
+    assert strace(litebox, ["-o", str(log), "-e", f"trace={','.join(STEPS)}"], *args) == 0
+    return Counter(re.findall(r"^(\w+)\(", log.read_text(), re.MULTILINE))
 
 
 def assert_nothing_is_left(litebox: Any, step: str) -> None:
@@ -43,15 +56,15 @@ def assert_nothing_is_left(litebox: Any, step: str) -> None:
 
 def every_step(litebox: Any, *args: str, prepare: Callable[[], object]) -> int:
     """How many steps the command was killed at."""
+    prepare()
+    calls = calls_of(litebox, *args)
+    assert_nothing_is_left(litebox, "its end")
     steps = 0
-    for call in STEPS:
-        for nth in range(1, 100):
+    for call, count in calls.items():
+        for nth in range(1, count + 1):
             prepare()
-            killed = killed_at(litebox, call, nth, *args)
+            steps += killed_at(litebox, call, nth, *args)
             assert_nothing_is_left(litebox, f"{call} {nth}")
-            if not killed:
-                break
-            steps += 1
     return steps
 
 

@@ -1,4 +1,4 @@
-"""The command line and the life of a container, over a stand-in for the VMM."""
+"""The command line and the life of a container."""
 
 from __future__ import annotations
 
@@ -48,7 +48,8 @@ def test_a_whole_life(litebox: Any, bundle: Bundle, tmp_path: Path) -> None:
     ("args", "code"),
     [
         (["sh", "-c", "exit 3"], 3),
-        (["sh", "-c", "kill -TERM $$"], 143),
+        (["sh", "-c", "kill -TERM $$; exit 4"], 4),  # PID 1 hears only the signals that it handles
+        (["sh", "-c", "sh -c 'kill -TERM $$'; exit $?"], 143),
         (["nonesuch"], 127),
         (["/etc/passwd"], 126),
         (["/etc"], 126),
@@ -133,7 +134,7 @@ def test_update_and_stats(litebox: Any, bundle: Bundle) -> None:
     assert stats["data"]["memory"]["usage"]["usage"] > 0
     assert stats["data"]["cpu"]["usage"]["total"] > 0
     assert stats["data"]["pids"] == {"current": 1, "limit": 50}
-    assert stats["data"]["litebox"]["system_calls"] == {"read": 7}
+    assert all(count > 0 for count in stats["data"]["litebox"]["requests"].values())
     done = litebox("update", "--resources", "-", "c1", stdin='{"pids":{"limit":"x"}}', ok=False)
     assert "pids.limit: found 'x'" in done.stderr
 
@@ -175,7 +176,8 @@ def test_a_created_container_can_be_killed(litebox: Any, bundle: Bundle) -> None
 
 
 def test_two_creates_of_one_id(litebox: Any, bundle: Bundle) -> None:
-    folder = str(bundle(changes={"process": {"env": ["PATH=/bin", "FAKE_VMM=slow"]}}))
+    slow = [{"path": "/bin/sleep", "args": ["sleep", "0.5"]}]
+    folder = str(bundle(changes={"hooks": {"createRuntime": slow}}))
     logs = [litebox.folder / f"log{n}" for n in range(4)]
     running = [
         subprocess.Popen(
@@ -376,9 +378,11 @@ def test_the_log_file_has_json_lines(litebox: Any, tmp_path: Path) -> None:
 
 
 def test_a_failed_vmm_says_why(litebox: Any, bundle: Bundle) -> None:
-    folder = bundle(changes={"process": {"env": ["PATH=/bin", "FAKE_VMM=no-ready"]}})
-    done = litebox("run", "--bundle", str(folder), "c1", ok=False)
-    assert done.stderr == "litebox: the guest image is damaged\n"
+    kernel = litebox.library / "litebox-kernel"
+    kernel.unlink()
+    kernel.write_bytes(b"no ELF image")
+    done = litebox("run", "--bundle", str(bundle()), "c1", ok=False)
+    assert done.stderr == "litebox: guest image: not a static x86-64 ELF executable\n"
     assert litebox.leftovers() == []
 
 
@@ -390,8 +394,9 @@ def test_a_vmm_that_was_killed_leaves_a_stopped_container(litebox: Any, bundle: 
     assert [found for found in litebox.leftovers() if not found.startswith("process")] == []
 
 
-def test_a_deaf_vmm_can_be_killed(litebox: Any, bundle: Bundle) -> None:
-    litebox("create", "--bundle", str(bundle(changes={"process": {"env": ["FAKE_VMM=deaf"]}})), "c1")
+def test_a_vmm_that_stands_still_can_be_killed(litebox: Any, bundle: Bundle) -> None:
+    litebox("create", "--bundle", str(bundle()), "c1")
+    os.kill(json.loads(litebox("state", "c1").stdout)["pid"], signal.SIGSTOP)
     litebox("delete", "--force", "c1")
     assert litebox.leftovers() == []
 
