@@ -126,6 +126,8 @@ def _in_user_namespace(user: int | None, then: Callable[[], None] | None) -> Cal
 
 
 def _open_namespaces(plan: Plan, opened: list[int]) -> list[Json]:
+    for namespace in plan.unjoined:
+        os.close(namespaces.open_path(namespace.type, namespace.path))
     joined: list[Json] = []
     for namespace in plan.namespaces:
         entry: Json = {"type": namespace.type}

@@ -20,7 +20,7 @@ import os
 import time
 
 from runtime import vmm
-from runtime.errors import ExecFailed, HookFailed, HostError, LiteboxError, NotFound, Unsupported, VmmError, WrongState
+from runtime.errors import HookFailed, HostError, LiteboxError, NotFound, VmmError, WrongState
 from runtime.store import CONTROL_SOCKET, Store, alive
 
 TYPE_CHECKING = False
@@ -247,10 +247,7 @@ class Container:
             with self._connect(None) as control:
                 for index, hook in enumerate(hooks.get("startContainer") or []):
                     self._run_in_guest(hook, f"hooks.startContainer[{index}] ({hook['path']})")
-                try:
-                    control.request("start")
-                except ExecFailed as error:
-                    raise ExecFailed(f"{self.process['args'][0]}: {error}", error.errno) from error
+                control.request("start")
             if hooks.get("poststart"):
                 self._poststart(hooks["poststart"])
 
@@ -386,20 +383,17 @@ class Container:
 
     def update(self, resources: Json) -> None:
         """Apply an OCI `linux.resources` object, outside (cgroup) and inside (the guest's limits)."""
+        from runtime.host import facts
         from runtime.host.cgroups import manager
-        from runtime.plan import plan_limits
+        from runtime.plan import guest_ram, plan_limits
 
         with self._locked() as entry:
             self._expect("created", "running", "paused", doing="update")
             state = entry.read() or self._state
             merged = _merge(state["resources"], resources)
-            limits = plan_limits(merged)
-            if limits["memory"] > state["guest_memory"]:
-                raise Unsupported(
-                    f"linux.resources.memory.limit: found {limits['memory']}; "
-                    f"allowed: at most {state['guest_memory']}, "
-                    "the RAM the micro-VM was made with (annotation dev.litebox.memory makes room for more)"
-                )
+            if (resources.get("memory") or {}).get("limit"):
+                state["guest_memory"] = guest_ram(merged, facts.gather())
+            limits = plan_limits(merged, state["guest_memory"])
             groups = manager.Cgroups(state["cgroups"])
             manager.apply(
                 groups, manager.settings_for(groups, resources), may_lack=state["rootless"], log=self._runtime.log

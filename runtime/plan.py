@@ -154,6 +154,7 @@ class Plan:
         "terminal",
         "trees",
         "uid_gid_mappings",
+        "unjoined",
         "user_namespace_path",
         "vcpus",
         "warnings",
@@ -163,6 +164,8 @@ class Plan:
         self.container: Json = {}
         self.trees: list[Tree] = []
         self.namespaces: list[Namespace] = []
+        #: Given by path, but the guest has its own: only checked.
+        self.unjoined: list[Namespace] = []
         self.has_network_namespace = False
         #: uidMappings and gidMappings of a user namespace to make.
         self.uid_gid_mappings: tuple[list[Json], list[Json]] | None = None
@@ -237,13 +240,22 @@ def make(config: Json, container_id: str, bundle: str, facts: HostFacts, *, file
         "readonly_paths": _paths(linux, "readonlyPaths"),
         "devices": [_plan_device(device, index) for index, device in enumerate(linux.get("devices") or [])],
         "sysctl": guest_sysctl,
-        "limits": plan_limits(plan.resources),
+        "limits": plan_limits(plan.resources, plan.memory),
         "seccomp": seccomp,
         "cgroup": "/" if "cgroup" in guest_namespaces else plan.cgroups_path or f"/{container_id}",
         "cgroup_version": facts.cgroup_version,
         "personality": _PERSONALITIES[personality.get("domain") or "LINUX"],
+        "uid_map": _id_map(linux.get("uidMappings")),
+        "gid_map": _id_map(linux.get("gidMappings")),
     }
     return plan
+
+
+def _id_map(mappings: list[Json] | None) -> list[Json]:
+    return [
+        {"inside": mapping["containerID"], "outside": mapping["hostID"], "count": mapping["size"]}
+        for mapping in mappings or []
+    ]
 
 
 def plan_process(process: Json, facts: HostFacts, warnings: list[str], *, files: int = 0) -> Json:
@@ -274,18 +286,29 @@ def plan_process(process: Json, facts: HostFacts, warnings: list[str], *, files:
     return spec
 
 
-def plan_limits(resources: Json) -> Json:
-    """The limits the guest sees and enforces, of linux.resources."""
+def plan_limits(resources: Json, ram: int) -> Json:
+    """The limits the guest sees and enforces, of linux.resources; `ram` see `guest_ram`."""
     memory = (resources.get("memory") or {}).get("limit") or 0
     cpu: Json = resources.get("cpu") or {}
     quota = cpu.get("quota") or 0
     pids = (resources.get("pids") or {}).get("limit") or 0
     return {
         "memory": max(memory, 0),
+        "ram": ram,
         "cpu_quota": max(quota, 0),
         "cpu_period": (cpu.get("period") or 100_000) if quota > 0 else 0,
         "pids": max(pids, 0),
     }
+
+
+def guest_ram(resources: Json, facts: HostFacts) -> int:
+    """Bytes of RAM for a guest with these limits."""
+    limit = (resources.get("memory") or {}).get("limit") or 0
+    return _whole_pages(min(limit + GUEST_OVERHEAD, facts.memory) if limit > 0 else facts.memory)
+
+
+def _whole_pages(size: int) -> int:
+    return (size + _PAGE - 1) // _PAGE * _PAGE
 
 
 def _refuse_hardware(linux: Json) -> None:
@@ -328,6 +351,7 @@ def _plan_namespaces(plan: Plan, linux: Json) -> set[str]:
                 f"{where}: {kind} namespaces cannot be joined: each container's processes live in a kernel of their own"
             )
         if kind in ("mount", "cgroup") and path:
+            plan.unjoined.append(Namespace(kind, path))
             plan.warnings.append(f"{where}: the {kind} namespace at {path} is not joined: the guest has its own")
         if kind not in _NAMESPACES_OF_THE_GUEST:
             plan.namespaces.append(Namespace(kind, path))
@@ -375,11 +399,9 @@ def parse_size(text: str) -> int | None:
 
 
 def _plan_size(plan: Plan, annotations: Json, facts: HostFacts) -> None:
-    limits = plan_limits(plan.resources)
-    limit = _annotation_number(annotations, "dev.litebox.memory")
-    if not limit:
-        limit = min(limits["memory"] + GUEST_OVERHEAD, facts.memory) if limits["memory"] else facts.memory
-    plan.memory = (limit + _PAGE - 1) // _PAGE * _PAGE
+    chosen = _annotation_number(annotations, "dev.litebox.memory")
+    plan.memory = _whole_pages(chosen) if chosen else guest_ram(plan.resources, facts)
+    limits = plan_limits(plan.resources, plan.memory)
     vcpus = _annotation_number(annotations, "dev.litebox.vcpus")
     if not vcpus:
         vcpus = facts.cpus
@@ -417,7 +439,7 @@ def _plan_mounts(plan: Plan, config: Json, linux: Json, bundle: str, handle: int
         raise InvalidSpec(f"annotations['dev.litebox.rootfs']: found {sharing!r}; allowed: exclusive, shared, overlay")
     # Not "rootfs": df(1) and others leave out what has that source.
     spec = _mount_spec("/", "overlay" if sharing == "overlay" else "host", "litebox", "ext4", handle)
-    spec["exclusive"] = sharing == "exclusive"
+    spec["exclusive"] = sharing != "shared"
     spec["readonly"] = readonly
     tree = Tree(handle, spec, "root.path", plan.rootfs)
     tree.recursive = True
@@ -467,6 +489,7 @@ def _mount_spec(destination: str, kind: str, source: str, fstype: str, handle: i
         "fstype": fstype,
         "handle": handle,
         "is_file": False,
+        "origin": "",
         "exclusive": False,
         "readonly": False,
         "nosuid": False,
@@ -494,7 +517,8 @@ def _plan_mount(mount: Json, where: str, bundle: str, handle: int) -> tuple[Json
         if not source:
             raise InvalidSpec(f"{where}.source: found nothing; a bind mount needs a path")
         spec = _mount_spec(destination, "host", source, "ext4", handle)
-        tree = Tree(handle, spec, f"{where}.source", os.path.normpath(os.path.join(bundle, source)))
+        spec["origin"] = os.path.normpath(os.path.join(bundle, source))
+        tree = Tree(handle, spec, f"{where}.source", spec["origin"])
         tree.recursive = options.recursive_bind or fstype == "rbind"
     elif fstype in _GUEST_FILESYSTEMS:
         kind = _GUEST_FILESYSTEMS[fstype]

@@ -34,6 +34,17 @@ pub struct ContainerSpec {
     /// 1 or 2: which cgroup version /sys/fs/cgroup shows.
     pub cgroup_version: u32,
     pub personality: u32,
+    /// The user namespace's mappings, for /proc/PID/uid_map and gid_map; empty: every id is itself.
+    pub uid_map: Vec<IdMapping>,
+    pub gid_map: Vec<IdMapping>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdMapping {
+    pub inside: u32,
+    pub outside: u32,
+    pub count: u32,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -41,6 +52,8 @@ pub struct ContainerSpec {
 pub struct Limits {
     /// Bytes; 0: no limit of its own (the guest's RAM is the limit).
     pub memory: u64,
+    /// Bytes of guest RAM there may be: the limit and what the library OS needs beside it. 0: as at the start.
+    pub ram: u64,
     /// CPU time per period in microseconds; 0: none.
     pub cpu_quota: u64,
     pub cpu_period: u64,
@@ -60,7 +73,9 @@ pub struct MountSpec {
     pub handle: u32,
     /// The tree is a single file (a bind mount of a file).
     pub is_file: bool,
-    /// Nobody else writes the tree: cache without asking.
+    /// Of a bind mount: the path on the host, which /proc/PID/mountinfo shows as the mount's root.
+    pub origin: String,
+    /// Nobody else writes the tree: cache without asking. Always so below an overlay, as Linux demands of its lower trees.
     pub exclusive: bool,
     pub readonly: bool,
     pub nosuid: bool,

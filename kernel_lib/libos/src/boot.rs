@@ -84,7 +84,7 @@ fn control_task(_: usize) -> ! {
 fn set_up() -> Result<(), String> {
     let spec: ContainerSpec = postcard::from_bytes(hal::cpu::boot_config()).map_err(|error| format!("boot configuration: {error}"))?;
     tree::set_limit(spec.limits.pids);
-    reclaim::set_limit(spec.limits.memory);
+    reclaim::set_limits(&spec.limits);
     crate::syscalls::trace::set(spec.trace);
     crate::tty::register();
     let fs = crate::fs::init(&spec).map_err(|failure| format!("{}: {:?}", failure.what, failure.errno))?;

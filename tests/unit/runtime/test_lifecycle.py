@@ -100,8 +100,11 @@ def test_exec(litebox: Any, bundle: Bundle, tmp_path: Path) -> None:
     assert litebox("exec", "c1", "nonesuch", ok=False).returncode == 127
     pid_file = tmp_path / "pid"
     litebox("exec", "--detach", "--pid-file", str(pid_file), "c1", "sleep", "1000")
-    proxy = int(pid_file.read_text())
-    assert b"proxy" in Path(f"/proc/{proxy}/cmdline").read_bytes()
+    command = Path(f"/proc/{int(pid_file.read_text())}/cmdline")
+    deadline = time.monotonic() + 10
+    while b"proxy" not in command.read_bytes():  # between its fork and its execve
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
     document = tmp_path / "process.json"
     document.write_text(json.dumps({"args": ["sh", "-c", "exit 9"], "cwd": "/", "user": {"uid": 0, "gid": 0}}))
     assert litebox("exec", "--process", str(document), "c1", ok=False).returncode == 9
@@ -126,7 +129,11 @@ def test_update_and_stats(litebox: Any, bundle: Bundle) -> None:
         str(bundle(changes={"linux": {"resources": {"memory": {"limit": 64 << 20}}}})),
         "c1",
     )
-    assert "dev.litebox.memory" in litebox("update", "--memory", "1g", "c1", ok=False).stderr
+    much = ["sh", "-c", "dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null"]
+    assert litebox("exec", "c1", *much, ok=False).returncode == 137
+    litebox("update", "--memory", "1g", "c1")
+    assert litebox("exec", "c1", "grep", "MemTotal", "/proc/meminfo").stdout.split()[1] == str(1 << 20)
+    litebox("exec", "c1", *much)
     litebox("update", "--memory", "128m", "--pids-limit", "50", "--cpu-quota", "50000", "--cpu-period", "100000", "c1")
     stats = json.loads(litebox("events", "--stats", "c1").stdout)
     assert (stats["type"], stats["id"]) == ("stats", "c1")

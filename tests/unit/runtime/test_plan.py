@@ -127,7 +127,9 @@ def test_limits_and_sizes(config: dict[str, Any]) -> None:
         "pids": {"limit": 10},
     }
     plan = planned(config)
-    assert plan.container["limits"] == {"memory": 64 << 20, "cpu_quota": 150_000, "cpu_period": 100_000, "pids": 10}
+    assert plan.container["limits"] == {
+        "memory": 64 << 20, "ram": plan.memory, "cpu_quota": 150_000, "cpu_period": 100_000, "pids": 10,
+    }  # fmt: skip
     assert (plan.vcpus, plan.memory) == (2, (64 << 20) + GUEST_OVERHEAD)
     config["linux"]["resources"] = {"cpu": {"cpus": "0,2-3"}}
     assert (planned(config).vcpus, planned(config).memory) == (3, 8 << 30)
@@ -137,7 +139,8 @@ def test_limits_and_sizes(config: dict[str, Any]) -> None:
 
 def test_no_limit_is_no_limit(config: dict[str, Any]) -> None:
     config["linux"]["resources"] = {"memory": {"limit": -1}, "cpu": {"quota": -1}, "pids": {"limit": -1}}
-    assert planned(config).container["limits"] == {"memory": 0, "cpu_quota": 0, "cpu_period": 0, "pids": 0}
+    plan = planned(config)
+    assert plan.container["limits"] == {"memory": 0, "ram": plan.memory, "cpu_quota": 0, "cpu_period": 0, "pids": 0}
 
 
 def test_namespaces_of_the_vmm(config: dict[str, Any]) -> None:

@@ -54,8 +54,9 @@ fn handle(message: ToGuest) {
         }
         ToGuest::ListProcesses { token } => send(&FromGuest::Processes { token, list: report::list() }),
         ToGuest::UpdateLimits { token, limits } => {
-            reclaim::set_limit(limits.memory);
+            reclaim::set_limits(&limits);
             tree::set_limit(limits.pids);
+            crate::fs::cgroup::set_limits(&limits);
             send(&FromGuest::Updated { token, errno: 0 });
         }
         // The stream's host side is the VMM's: it answers end-of-file from now on. What blocks in a read hears of it there.

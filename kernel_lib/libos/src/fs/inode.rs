@@ -175,6 +175,10 @@ pub trait FileSystem: Send + Sync {
     fn caching(&self) -> Caching {
         Caching::Always
     }
+    /// What lies above its root, where it is a part of a host's file system: for /proc/PID/mountinfo.
+    fn origin(&self) -> &[u8] {
+        b""
+    }
     fn statfs(&self) -> Result<StatFs, Errno>;
     /// Its mount options as /proc/mounts shows them, separated by commas.
     fn options(&self) -> &str {

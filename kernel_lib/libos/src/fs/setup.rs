@@ -66,7 +66,7 @@ pub fn stdio(handle: u32) -> Result<Arc<OpenFile>, Errno> {
 /// A new mount of what the configuration says, attached nowhere.
 fn make(spec: &MountSpec, container: &ContainerSpec) -> Result<Arc<Mount>, Errno> {
     let fs: Arc<dyn FileSystem> = match spec.kind.as_str() {
-        "host" => HostTree::mount(spec.handle, spec.exclusive)?,
+        "host" => HostTree::mount(spec.handle, spec.exclusive, &spec.origin)?,
         "overlay" => OverlayFs::mount(spec.handle, &Options::parse(spec.options.iter().map(String::as_str), false)?)?,
         kind => super::kinds::make(kind, spec, container, false)?,
     };

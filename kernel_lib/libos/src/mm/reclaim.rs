@@ -7,6 +7,7 @@ use crate::errno::{Errno, ENOMEM};
 use crate::host;
 use crate::sync::Mutex;
 use crate::wait::{Interruptible, WaitQueue};
+use abi::config::Limits;
 use abi::layout::PAGE_SIZE;
 use abi::request::{memory, Op, Segment};
 use alloc::vec::Vec;
@@ -48,6 +49,8 @@ static GROWN: AtomicU64 = AtomicU64::new(0);
 static AT_LIMIT: AtomicBool = AtomicBool::new(false);
 /// The container's memory limit; 0: none.
 static LIMIT: AtomicU64 = AtomicU64::new(0);
+/// The most RAM that the VM may have, bytes; 0: as the VM was made with.
+static RAM: AtomicU64 = AtomicU64::new(0);
 /// Bytes in use before the first program.
 static BASELINE: Once<u64> = Once::new();
 /// Pages of RAM that is there, but beyond the limit.
@@ -56,7 +59,10 @@ static NOBODY_TO_WAKE: WaitQueue = WaitQueue::new();
 
 /// The most RAM that programs and the library OS may use together, bytes.
 fn ram_limit() -> u64 {
-    let most = hal::cpu::memory_limits().0;
+    let most = match RAM.load(Ordering::Relaxed) {
+        0 => hal::cpu::memory_limits().0,
+        most => most,
+    };
     match LIMIT.load(Ordering::Relaxed) {
         0 => most,
         limit => limit.saturating_add(BASELINE.get().unwrap_or(&0) + OVERHEAD).min(most),
@@ -77,11 +83,12 @@ pub fn is_overcommit(bytes: u64) -> bool {
     LIMIT.load(Ordering::Relaxed) == 0 && bytes > ram_limit()
 }
 
-/// The container's limit, bytes; 0: none. Called first before the first program; may sleep.
-pub fn set_limit(bytes: u64) {
+/// The container's limit. Called first before the first program; may sleep.
+pub fn set_limits(limits: &Limits) {
     BASELINE.get_or_init(in_use);
     let _growing = GROWING.lock();
-    LIMIT.store(bytes, Ordering::Relaxed);
+    LIMIT.store(limits.memory, Ordering::Relaxed);
+    RAM.store(limits.ram, Ordering::Relaxed);
     WITHHELD.store(present().saturating_sub(ram_limit()) / PAGE_SIZE, Ordering::Relaxed);
     AT_LIMIT.store(false, Ordering::Relaxed);
 }
@@ -166,7 +173,7 @@ fn grow(pages: u64) -> bool {
     }
     let present = present();
     let left = ram_limit().saturating_sub(present) & !(2 * MIB - 1);
-    let step = (present / 2).clamp(STEP_MIN, STEP_MAX).max((pages * PAGE_SIZE).next_multiple_of(2 * MIB)).min(left);
+    let step = (present / 2).clamp(STEP_MIN, STEP_MAX).max(pages * PAGE_SIZE).next_multiple_of(2 * MIB).min(left);
     if step == 0 {
         AT_LIMIT.store(true, Ordering::Relaxed);
         return room(pages);

@@ -68,6 +68,9 @@ impl Control {
                 self.ask_guest(caller, false, |token| ToGuest::ListProcesses { token });
             }
             Request::Update(limits) => {
+                if let Some(host) = self.parts.get().and_then(|parts| parts.host.upgrade()).filter(|_| limits.ram != 0) {
+                    host.ram.set_limit(limits.ram);
+                }
                 self.ask_guest(caller, false, |token| ToGuest::UpdateLimits { token, limits });
             }
             Request::Resize(resize) => match self.token_of(&caller, resize.exec.as_ref()) {

@@ -1,5 +1,6 @@
 //! memory: more RAM, RAM given back, more DAX window.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use abi::layout::{DAX_WINDOW_END, HIGH_RAM, LOW_RAM_END, RAM_END_MAX};
@@ -17,7 +18,7 @@ const LARGEST_SLOT: u64 = 4 << 30;
 
 /// How far memory slots reach; never less than what the guest was given.
 pub struct Ram {
-    limit: u64,
+    limit: AtomicU64,
     state: Mutex<Slots>,
 }
 
@@ -27,13 +28,18 @@ struct Slots {
 }
 
 impl Ram {
-    /// `limit`: bytes of RAM the guest may ever have.
+    /// `limit`: bytes of RAM the guest may have.
     pub fn new(limit: u64, ram_end: u64, dax_end: u64) -> Self {
-        Self { limit, state: Mutex::new(Slots { ram_end, dax_end }) }
+        Self { limit: AtomicU64::new(limit), state: Mutex::new(Slots { ram_end, dax_end }) }
     }
 
     pub fn limit(&self) -> u64 {
-        self.limit
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// What the guest has already stays.
+    pub fn set_limit(&self, bytes: u64) {
+        self.limit.store(bytes, Ordering::Relaxed);
     }
 }
 
@@ -69,7 +75,8 @@ impl Host {
         let mut slots = self.ram.state.lock().unwrap_or_else(PoisonError::into_inner);
         let old_end = self.memory.ram_end();
         let present = ram_bytes_below(old_end);
-        if bytes > self.ram.limit.saturating_sub(present) {
+        let limit = self.ram.limit();
+        if bytes > limit.saturating_sub(present) {
             return Err(Errno::NOMEM);
         }
         let (start, end) = next_part(old_end, bytes);
@@ -78,7 +85,7 @@ impl Host {
         }
         while slots.ram_end < end {
             let wanted = (end - slots.ram_end.max(start)).max((present / 8).clamp(SMALLEST_SLOT, LARGEST_SLOT)) & !(HUGE - 1);
-            let room = self.ram.limit - ram_bytes_below(slots.ram_end).min(self.ram.limit);
+            let room = limit.saturating_sub(ram_bytes_below(slots.ram_end));
             let (slot_start, slot_end) = next_part(slots.ram_end, wanted.min(room));
             if slot_start >= slot_end {
                 return Err(Errno::NOMEM);

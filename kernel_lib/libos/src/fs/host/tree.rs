@@ -7,6 +7,7 @@ use crate::fs::inode::{Caching, FileSystem, Inode};
 use abi::request::{Op, Stat};
 use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
+use alloc::vec::Vec;
 use hal::sync::SpinLock;
 use linux_abi::fs::StatFs;
 use zerocopy::FromBytes;
@@ -22,26 +23,21 @@ pub struct HostTree {
 pub struct HostFs {
     tree: Arc<HostTree>,
     root: Arc<HostInode>,
+    origin: Vec<u8>,
 }
 
 impl HostTree {
-    /// The tree behind a handle that the VMM was given.
-    pub fn mount(handle: u32, exclusive: bool) -> Result<Arc<HostFs>, Errno> {
+    /// The tree behind a handle that the VMM was given; `origin` see [`FileSystem::origin`].
+    pub fn mount(handle: u32, exclusive: bool, origin: &str) -> Result<Arc<HostFs>, Errno> {
         let stat = request::stat_handle(handle)?;
         let tree = Arc::new(Self { handle, exclusive, inodes: SpinLock::new(BTreeMap::new()) });
         let root = HostInode::new(&tree, None, &stat, None);
         tree.inodes.lock().insert((stat.dev, stat.ino), Arc::downgrade(&root));
-        Ok(Arc::new(HostFs { tree, root }))
+        Ok(Arc::new(HostFs { tree, root, origin: origin.into() }))
     }
 
     /// The inode for what the host showed under a name.
-    pub(super) fn inode(
-        self: &Arc<Self>,
-        parent: &Arc<HostInode>,
-        name: &[u8],
-        stat: &Stat,
-        target: Option<alloc::vec::Vec<u8>>,
-    ) -> Arc<HostInode> {
+    pub(super) fn inode(self: &Arc<Self>, parent: &Arc<HostInode>, name: &[u8], stat: &Stat, target: Option<Vec<u8>>) -> Arc<HostInode> {
         let key = (stat.dev, stat.ino);
         let known = self.inodes.lock().get(&key).and_then(Weak::upgrade);
         if let Some(inode) = known.filter(|inode| inode.is_still(stat)) {
@@ -65,6 +61,10 @@ impl HostTree {
 impl FileSystem for HostFs {
     fn root(&self) -> Arc<dyn Inode> {
         self.root.clone()
+    }
+
+    fn origin(&self) -> &[u8] {
+        &self.origin
     }
 
     fn caching(&self) -> Caching {

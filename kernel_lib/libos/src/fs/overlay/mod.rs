@@ -47,7 +47,7 @@ pub struct OverlayFs {
 impl OverlayFs {
     /// An empty layer over the host tree behind a handle. `options`: size and number of inodes of the layer.
     pub fn mount(handle: u32, options: &Options) -> Result<Arc<Self>, Errno> {
-        let lower = HostTree::mount(handle, true)?.root();
+        let lower = HostTree::mount(handle, true, "")?.root();
         let stat = lower.stat()?;
         let upper = TmpFs::new(&Options { mode: stat.mode & 0o7777, uid: stat.uid, gid: stat.gid, ..options.clone() });
         let top = upper.root_inode().clone();

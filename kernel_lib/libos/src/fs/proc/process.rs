@@ -94,7 +94,7 @@ const ENTRIES: &[Entry] = &[
     entry("exe", LINK, Kind::Place(report::exe)),
     entry("fd", S_IFDIR | 0o500, Kind::Descriptors),
     entry("fdinfo", S_IFDIR | 0o555, Kind::DescriptorInfo),
-    entry("gid_map", CONTROL, Kind::Open(report::id_map)),
+    entry("gid_map", CONTROL, Kind::Open(report::gid_map)),
     entry("io", OWN, Kind::Guarded(report::io)),
     entry("limits", FILE, Kind::Open(report::limits)),
     entry("loginuid", CONTROL, Kind::Control(|_, _| Ok(b"4294967295".to_vec()), |_, _, _| Ok(()))),
@@ -109,7 +109,7 @@ const ENTRIES: &[Entry] = &[
     entry("oom_score", FILE, Kind::Open(report::oom_score)),
     entry("oom_score_adj", CONTROL, Kind::Control(report::oom_score_adj, report::set_oom_score_adj)),
     entry("personality", OWN, Kind::Guarded(report::personality)),
-    entry("projid_map", CONTROL, Kind::Open(report::id_map)),
+    entry("projid_map", CONTROL, Kind::Open(report::project_map)),
     entry("root", LINK, Kind::Place(report::root)),
     entry("schedstat", FILE, Kind::Open(report::schedstat)),
     entry("sessionid", FILE, Kind::Open(|_, _| Ok(b"4294967295".to_vec()))),
@@ -123,7 +123,7 @@ const ENTRIES: &[Entry] = &[
     entry("syscall", OWN, Kind::Guarded(|_, _| Ok(b"running\n".to_vec()))),
     whole("task", S_IFDIR | 0o555, Kind::Tasks),
     whole("timerslack_ns", S_IFREG | 0o666, Kind::Control(report::timer_slack, report::set_timer_slack)),
-    entry("uid_map", CONTROL, Kind::Open(report::id_map)),
+    entry("uid_map", CONTROL, Kind::Open(report::uid_map)),
     entry("wchan", FILE, Kind::Open(|_, _| Ok(b"0".to_vec()))),
 ];
 

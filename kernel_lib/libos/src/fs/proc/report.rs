@@ -1,12 +1,14 @@
 //! The texts of /proc/PID (proc(5)), and where its magic links lead.
 
 use super::process::Target;
+use crate::boot;
 use crate::errno::{Errno, EACCES, EINVAL, ENOENT, ESRCH};
 use crate::fs::mount::{namespace_root, Mount};
 use crate::fs::permission::capable;
 use crate::fs::{FsContext, Location};
 use crate::process::accounting::TICKS;
 use crate::process::Task;
+use abi::config::IdMapping;
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -84,8 +86,26 @@ pub fn cgroup(_target: &Target, _reader: &Arc<Task>) -> Text {
     Ok(crate::fs::cgroup::own_path_text().into_bytes())
 }
 
-pub fn id_map(_target: &Target, _reader: &Arc<Task>) -> Text {
-    Ok(b"         0          0 4294967295\n".to_vec())
+pub fn uid_map(_target: &Target, _reader: &Arc<Task>) -> Text {
+    Ok(id_map(boot::container().map_or(&[], |container| &container.spec.uid_map)))
+}
+
+pub fn gid_map(_target: &Target, _reader: &Arc<Task>) -> Text {
+    Ok(id_map(boot::container().map_or(&[], |container| &container.spec.gid_map)))
+}
+
+/// Projects are not mapped.
+pub fn project_map(_target: &Target, _reader: &Arc<Task>) -> Text {
+    Ok(id_map(&[]))
+}
+
+fn id_map(mappings: &[IdMapping]) -> Vec<u8> {
+    let identity = [IdMapping { inside: 0, outside: 0, count: u32::MAX }];
+    let mut text = String::new();
+    for mapping in if mappings.is_empty() { &identity } else { mappings } {
+        let _ = writeln!(text, "{:10} {:10} {:10}", mapping.inside, mapping.outside, mapping.count);
+    }
+    text.into_bytes()
 }
 
 pub fn io(target: &Target, _reader: &Arc<Task>) -> Text {
@@ -239,6 +259,11 @@ pub fn mountinfo(target: &Target, _reader: &Arc<Task>) -> Text {
         let parent = mount.mount_point().map_or(1, |point| point.mount.id);
         let device = mount.root.inode().stat().map_or(0, |stat| stat.dev);
         let within = Location { dentry: mount.root.clone(), mount: mount.clone() }.path_in_file_system();
+        let root = match mount.fs.origin() {
+            b"" => within,
+            origin if within == b"/" => origin.to_vec(),
+            origin => [origin, &within].concat(),
+        };
         let shared = match mount.propagation.load(Ordering::Relaxed) {
             8 => format!(" shared:{}", mount.id),
             1 => String::from(" unbindable"),
@@ -251,7 +276,7 @@ pub fn mountinfo(target: &Target, _reader: &Arc<Task>) -> Text {
             mount.id,
             major(device),
             minor(device),
-            escape(&within),
+            escape(&root),
             escape(&path),
             mount.option_text(),
             mount.fstype,
