@@ -9,7 +9,7 @@ from runtime import fastjson, vmm
 from runtime.cli import foreground, terminals
 from runtime.cli.lifecycle import runtime_of
 from runtime.descriptors import check_files, write_pid_file
-from runtime.errors import ExecFailed, InvalidArgument, InvalidSpec, LiteboxError, WrongState
+from runtime.errors import InvalidArgument, InvalidSpec, LiteboxError, WrongState
 from runtime.lifecycle import Container, Exec, Stdio
 
 TYPE_CHECKING = False
@@ -33,20 +33,17 @@ def exec_command(context: Context, parsed: Parsed) -> int:
     check_files(files)
     detached = parsed.on("detach")
     socket = parsed.text("console-socket")
-    try:
-        if process.get("terminal") and socket:
-            return _with_console(container, process, files, socket, parsed)
-        if process.get("terminal") and detached:
-            raise InvalidArgument("--tty with --detach needs --console-socket, to say who gets the terminal")
-        if socket:
-            raise InvalidArgument("--console-socket: the process has no terminal; add --tty")
-        if detached:
-            started = container.exec(process, Stdio(0, 1, 2), preserve_fds=files)
-            _leave_proxy(started, parsed.text("pid-file"), None)
-            return 0
-        return _in_foreground(container, process, files, parsed.text("pid-file"))
-    except ExecFailed as error:
-        raise ExecFailed(f"exec {process['args'][0]}: {error}", error.errno) from error
+    if process.get("terminal") and socket:
+        return _with_console(container, process, files, socket, parsed)
+    if process.get("terminal") and detached:
+        raise InvalidArgument("--tty with --detach needs --console-socket, to say who gets the terminal")
+    if socket:
+        raise InvalidArgument("--console-socket: the process has no terminal; add --tty")
+    if detached:
+        started = container.exec(process, Stdio(0, 1, 2), preserve_fds=files)
+        _leave_proxy(started, parsed.text("pid-file"), None)
+        return 0
+    return _in_foreground(container, process, files, parsed.text("pid-file"))
 
 
 def _in_foreground(container: Container, process: Json, files: tuple[int, ...], pid_file: str) -> int:

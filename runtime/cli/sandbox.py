@@ -8,7 +8,7 @@ import time
 
 from runtime import launcher, plan, sandbox, vmm
 from runtime.cli import foreground
-from runtime.errors import ExecFailed, HostError, InvalidArgument, LiteboxError
+from runtime.errors import HostError, InvalidArgument, LiteboxError
 from runtime.host import facts, rootless
 from runtime.store import default_root
 
@@ -103,8 +103,6 @@ def run(context: Context, request: sandbox.Request, *, verbose: bool = False, tr
             started = time.monotonic()
             _, status = os.waitpid(boot.pid, 0)
             ended = True
-        except ExecFailed as error:
-            raise ExecFailed(f"{request.command[0]}: {error}", error.errno) from error
         finally:
             boot.close()
             if not ended:
