@@ -267,13 +267,13 @@ class Container:
         read, write = os.pipe2(os.O_CLOEXEC)
         out_read, out_write = os.pipe2(os.O_CLOEXEC)
         process = {
-            "args": [hook["path"], *(hook.get("args") or [""])[1:]],
+            "args": hook.get("args") or [hook["path"]],
             "env": hook.get("env") or [],
             "cwd": "/",
             "capabilities": self.process.get("capabilities"),
         }
         try:
-            started = self.exec(process, Stdio(read, out_write, out_write), started_only=False)
+            started = self.exec(process, Stdio(read, out_write, out_write), executable=hook["path"], started_only=False)
         except LiteboxError as error:
             os.close(write)
             os.close(out_read)
@@ -335,9 +335,13 @@ class Container:
         stdio: Stdio,
         *,
         preserve_fds: Sequence[int] = (),
+        executable: str | None = None,
         started_only: bool = True,
     ) -> Exec:
-        """Run another process: `process` is an OCI process object. ExecFailed when its execve fails."""
+        """Run another process: `process` is an OCI process object. ExecFailed when its execve fails.
+
+        `executable`: what to execute, where it is not args[0].
+        """
         from runtime.host import facts
         from runtime.plan import plan_process
 
@@ -346,6 +350,7 @@ class Container:
             if status not in ("running", "paused"):
                 raise WrongState(f"cannot exec in a {status} container")
         spec = plan_process(process, facts.gather(), [], files=len(preserve_fds))
+        spec["executable"] = executable
         attached: list[int] = []
         spec["stdio"] = [_attach(fd, attached) for fd in stdio.all()]
         spec["extra_files"] = [_attach(fd, attached) for fd in preserve_fds]

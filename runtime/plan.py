@@ -266,6 +266,7 @@ def plan_process(process: Json, facts: HostFacts, warnings: list[str], *, files:
     if not args:
         raise InvalidSpec("process.args: found nothing to run; allowed: a list with at least one string")
     spec: Json = {
+        "executable": None,
         "args": args,
         "env": process.get("env") or [],
         "cwd": process.get("cwd") or "/",

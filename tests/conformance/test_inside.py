@@ -180,7 +180,7 @@ def test_where_hooks_run(litebox: Any, bundle: Bundle, tmp_path: Path) -> None:
                 "env": ["PATH=/usr/bin:/bin"]}]
         for kind in ("poststop", "poststart", "createContainer", "createRuntime", "prestart")
     }  # fmt: skip
-    inside = {"path": "/bin/sh", "args": ["sh", "-c", "test -x /bin/busybox && echo hook >> /shared/said"]}
+    inside = {"path": "/bin/busybox", "args": ["sh", "-c", "test -x /bin/busybox && echo hook >> /shared/said"]}
     shared = tmp_path / "shared"
     shared.mkdir()
     mounts = [{"destination": "/shared", "type": "bind", "source": str(shared), "options": ["bind"]}]

@@ -102,6 +102,8 @@ pub struct DeviceSpec {
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ProcessSpec {
+    /// What is executed, where that is not args[0].
+    pub executable: Option<String>,
     pub args: Vec<String>,
     pub env: Vec<String>,
     pub cwd: String,

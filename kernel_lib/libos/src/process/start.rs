@@ -182,9 +182,9 @@ fn change_directory(task: &Arc<Task>, path: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// args[0]: a path, or a name to be looked for along the new environment's PATH.
+/// A path, or a name to be looked for along the new environment's PATH.
 fn find_program(task: &Arc<Task>, spec: &ProcessSpec) -> Result<(Vec<u8>, Arc<OpenFile>), Failure> {
-    let name = spec.args.first().filter(|name| !name.is_empty());
+    let name = spec.executable.as_ref().or(spec.args.first()).filter(|name| !name.is_empty());
     let name = name.ok_or_else(|| Failure { errno: EINVAL, message: String::from("args must not be empty") })?;
     let open = |path: &str| fs::open_executable(task, task.fs().cwd(), path.as_bytes(), true);
     if name.contains('/') {
