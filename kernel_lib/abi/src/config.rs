@@ -2,6 +2,7 @@
 //!
 //! Field names are the JSON keys of the launch plan (docs/control-protocol.md). Unknown keys are errors on the host side.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -181,7 +182,7 @@ pub enum ToGuest {
     /// Run another process; `token` names it in answers.
     Exec {
         token: u32,
-        process: ProcessSpec,
+        process: Box<ProcessSpec>,
     },
     /// Signal: pid 0 = PID 1; `all`: every process. Answered by `KillDone`.
     Kill {

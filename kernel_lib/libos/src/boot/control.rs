@@ -34,7 +34,7 @@ fn handle(message: ToGuest) {
     match message {
         ToGuest::Start => start_init(),
         ToGuest::Exec { token, process } => {
-            if let Err(errno) = execute(token, process) {
+            if let Err(errno) = execute(token, *process) {
                 send(&FromGuest::ExecStarted {
                     token,
                     pid: 0,

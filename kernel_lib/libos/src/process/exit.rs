@@ -2,7 +2,7 @@
 
 use super::{futex, session, tree, Process, Task};
 use crate::signal;
-use crate::{boot, sched};
+use crate::{boot, sched, tty};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -105,6 +105,9 @@ fn end_process(process: &Arc<Process>) {
     }
     if process.is_init() {
         boot::init_ended(process.exit_status());
+    }
+    if process.exec_token.load(Ordering::Relaxed) != 0 {
+        tty::drain_of(process);
     }
     crate::ipc::sysv::semaphore::process_ended(process.pid);
     leave_terminal(process);

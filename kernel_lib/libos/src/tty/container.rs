@@ -129,8 +129,19 @@ fn readable(input: &OpenFile) -> bool {
 
 /// Waits until what was printed on the container's terminals is at the host: the machine is about to end, and its threads with it.
 pub fn drain() {
+    drain_where(|_| true);
+}
+
+/// The same for one process that was started from outside: once it has ended, nobody may be there to take more.
+pub fn drain_of(process: &Arc<Process>) {
+    if let Some(terminal) = controlling_of(process) {
+        drain_where(|printer| Arc::ptr_eq(&printer.terminal, &terminal));
+    }
+}
+
+fn drain_where(wanted: impl Fn(&Printer) -> bool) {
     let printers: Vec<Arc<Printer>> = PRINTERS.lock().iter().filter_map(Weak::upgrade).collect();
-    for printer in printers {
+    for printer in printers.into_iter().filter(|printer| wanted(printer)) {
         let mut left = usize::MAX;
         // Whoever takes some is given time to take the rest.
         while !printer.is_idle() {

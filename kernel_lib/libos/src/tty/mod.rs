@@ -8,6 +8,6 @@ pub mod pty;
 pub mod terminal;
 pub mod termios;
 
-pub use container::{console, drain, resize};
+pub use container::{console, drain, drain_of, resize};
 pub use job::controlling_of;
 pub use pty::register;

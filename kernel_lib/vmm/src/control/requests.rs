@@ -27,7 +27,7 @@ impl Control {
                     // An exec owns its descriptors from here on: the library OS closes them.
                     Ok(Request::Exec(process)) => {
                         let used: Vec<u32> = process.stdio.iter().chain(&process.extra_files).copied().collect();
-                        let passed = self.ask_guest(caller, true, |token| ToGuest::Exec { token, process: *process });
+                        let passed = self.ask_guest(caller, true, |token| ToGuest::Exec { token, process });
                         handles.into_iter().filter(|handle| !passed || !used.contains(handle)).collect()
                     }
                     Ok(request) => {
