@@ -309,7 +309,7 @@ def test_nothing_is_left_behind(contained: bundles.Runtime, run: Callable[..., b
     assert listing.stdout == ""
 
 
-@pytest.mark.parametrize("limit", [64 << 20])
+@pytest.mark.parametrize("limit", [15 << 20, 64 << 20])
 def test_memory_limit(contained: bundles.Runtime, run: Callable[..., bundles.Completed], limit: int) -> None:
     only_litebox(contained)
     # The shell survives; the child that outgrows the limit is killed.

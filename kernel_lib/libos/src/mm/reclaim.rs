@@ -107,8 +107,13 @@ fn in_use() -> u64 {
     present().saturating_sub(frame::available() * PAGE_SIZE)
 }
 
+/// Free pages below the limit.
+fn available() -> u64 {
+    frame::available().saturating_sub(WITHHELD.load(Ordering::Relaxed))
+}
+
 fn room(pages: u64) -> bool {
-    frame::available() >= RESERVE + WITHHELD.load(Ordering::Relaxed) + pages
+    available() >= RESERVE + pages
 }
 
 /// A page that reads as zeros. Does not sleep.
@@ -138,7 +143,7 @@ pub fn zeroed_frame() -> Option<Frame> {
 
 /// Grows the guest ahead of need. To be called where sleeping is allowed, before anything that takes many frames.
 pub fn prepare(pages: u64) {
-    if frame::available() < LOW + pages && !AT_LIMIT.load(Ordering::Relaxed) {
+    if available() < LOW + pages && !AT_LIMIT.load(Ordering::Relaxed) {
         let _ = grow(pages);
     }
 }
@@ -167,7 +172,7 @@ pub fn make_room(pages: u64) -> Result<(), Errno> {
 /// Asks the host for more RAM. True: there is room now.
 fn grow(pages: u64) -> bool {
     let _growing = GROWING.lock();
-    if frame::available() >= LOW + pages {
+    if available() >= LOW + pages {
         // Somebody else has just done it.
         return true;
     }
