@@ -2,6 +2,7 @@
 #include "guest.h"
 
 #include <arpa/inet.h>
+#include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -474,6 +475,52 @@ CASE(interfaces)
 	num("index of lo", if_nametoindex("lo"));
 	strcpy(request.ifr_name, "absent0");
 	num("absent", ioctl(fd, SIOCGIFFLAGS, &request));
+}
+
+/* One request of rtnetlink(7), and what is answered, to the end of a dump. */
+static void route_query(int fd, const char *what, int type, int family, int flags)
+{
+	struct { struct nlmsghdr header; struct ifaddrmsg body; } request = {
+		.header = {.nlmsg_len = sizeof request, .nlmsg_type = type, .nlmsg_flags = NLM_F_REQUEST | flags, .nlmsg_seq = 7},
+		.body = {.ifa_family = family, .ifa_prefixlen = 32, .ifa_index = 1},
+	};
+	struct sockaddr_nl kernel = {.nl_family = AF_NETLINK};
+	static char buffer[32768];
+	say("%s", what);
+	must(sendto(fd, &request, sizeof request, 0, (struct sockaddr *)&kernel, sizeof kernel));
+	for (;;) {
+		ssize_t bytes = must(recv(fd, NULL, 0, MSG_PEEK | MSG_TRUNC));
+		socklen_t length = sizeof kernel;
+		yes("peeked", recvfrom(fd, buffer, sizeof buffer, 0, (struct sockaddr *)&kernel, &length) == bytes);
+		num("from", kernel.nl_pid);
+		for (struct nlmsghdr *at = (void *)buffer; NLMSG_OK(at, (unsigned)bytes); at = NLMSG_NEXT(at, bytes)) {
+			yes("sequence", at->nlmsg_seq == 7);
+			if (at->nlmsg_type == NLMSG_DONE)
+				return;
+			if (at->nlmsg_type == NLMSG_ERROR) {
+				int error = ((struct nlmsgerr *)NLMSG_DATA(at))->error;
+				say("error %s", error ? error_name(-error) : "none");
+				return;
+			}
+			struct ifaddrmsg *address = NLMSG_DATA(at);
+			say("type %d, family %d, of interface 1: %s", at->nlmsg_type, address->ifa_family, address->ifa_index == 1 ? "yes" : "no");
+		}
+	}
+}
+
+CASE(route_queries)
+{
+	int fd = must(socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE));
+	struct sockaddr_nl name = {.nl_family = AF_NETLINK};
+	socklen_t length = sizeof name;
+	ok("bind", bind(fd, (struct sockaddr *)&name, sizeof name));
+	must(getsockname(fd, (struct sockaddr *)&name, &length));
+	say("family %d, %u bytes, a port: %s", name.nl_family, length, name.nl_pid ? "yes" : "no");
+	route_query(fd, "addresses", RTM_GETADDR, AF_INET, NLM_F_DUMP);
+	route_query(fd, "addresses, version 6", RTM_GETADDR, AF_INET6, NLM_F_DUMP);
+	route_query(fd, "an address to be added", RTM_NEWADDR, AF_INET, NLM_F_ACK | NLM_F_CREATE);
+	route_query(fd, "no such type", RTM_MAX + 1, AF_UNSPEC, NLM_F_ACK);
+	ok("SOCK_STREAM", socket(AF_NETLINK, SOCK_STREAM, NETLINK_ROUTE));
 }
 
 CASE(inherited_and_passed)
