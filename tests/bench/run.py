@@ -35,7 +35,7 @@ COMMON = HERE / "programs/common.sh"
 OPS = bundles.BUILD / "bench/ops"
 SHOWN_COUNTERS = 12
 #: Not counters of work, or counted otherwise already.
-SIZES = ("_bytes", "_total", "_used", "handles", "tasks", "server_threads", "cpu_ns")
+SIZES = ("_bytes", "_total", "_free", "handles", "tasks", "server_threads", "cpu_ns")
 OPERATION_SECONDS, PROGRAM_SECONDS = 30.0, 90.0
 
 Side = bundles.Native | bundles.Runtime
