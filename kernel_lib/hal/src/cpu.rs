@@ -38,6 +38,8 @@ pub(crate) struct PerCpu {
     pub nested_count: AtomicU32, // 320
     // Known to Rust only from here on.
     deferred_flush: AtomicU32,
+    /// Ends of interrupts that are still to be signalled.
+    deferred_ends: AtomicU32,
     timer_deadline: AtomicU64,
     timer_fired: AtomicU32,
     /// 0: running; 1: idle, translations may be stale only if marked; 2: idle and stale.
@@ -428,10 +430,14 @@ fn answer_flush() {
     FLUSH.waiting.fetch_and(!(1 << id()), Ordering::SeqCst);
 }
 
-/// A flush that an exception entry had to put off, because its frame lay where INT 4 would have written.
+/// What an interrupt had to put off that came while an exception's frame lay where INT 4 would have written: a flush, and the
+/// interrupt's end. Before that end no other interrupt comes, which would not see that the frame is in use.
 pub(crate) fn answer_deferred() {
     if percpu().deferred_flush.swap(0, Ordering::AcqRel) != 0 {
         answer_flush();
+    }
+    for _ in 0..percpu().deferred_ends.swap(0, Ordering::AcqRel) {
+        apic_write(APIC_EOI, 0);
     }
 }
 
@@ -452,12 +458,10 @@ pub(crate) fn interrupt(number: u8, frame_in_use: bool) {
     if number != vector::TLB_FLUSH || nested != 0 {
         cpu.pending.store(1, Ordering::SeqCst);
     }
+    // One too many does no harm.
+    cpu.deferred_ends.fetch_add(nested + u32::from(number != vector::SPURIOUS), Ordering::AcqRel);
     if !frame_in_use {
         answer_deferred();
-    }
-    // One too many does no harm.
-    for _ in 0..nested + u32::from(number != vector::SPURIOUS) {
-        apic_write(APIC_EOI, 0);
     }
 }
 
