@@ -97,10 +97,13 @@ class Containerd:
             raise AssertionError(f"ctr {' '.join(map(str, arguments))}: {process.returncode}\n{out!r}\n{err!r}")
         return subprocess.CompletedProcess(command, process.returncode, out, err)
 
+    def command(self, *arguments: str | Path) -> list[str]:
+        """A command line of ctr."""
+        return self.inside(self.program.parent / "ctr", "--address", self.socket, *arguments)
+
     def popen(self, *arguments: str | Path, **options: object) -> subprocess.Popen[bytes]:
         """ctr in the background."""
-        command = self.inside(self.program.parent / "ctr", "--address", self.socket, *arguments)
-        return subprocess.Popen(command, env=self.environment, **options)  # type: ignore[call-overload, no-any-return]
+        return subprocess.Popen(self.command(*arguments), env=self.environment, **options)  # type: ignore[call-overload, no-any-return]
 
     def run(
         self,

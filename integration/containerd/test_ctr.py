@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import pty
-import select
 import signal
-import struct
 import subprocess
-import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration.containerd.daemon import IMAGE, RUNTIME, Containerd
+from integration.terminal import COLUMNS, ROWS, talk
 
 SLEEP = ("/bin/sh", "-c", "trap 'exit 3' TERM; echo up; while :; do sleep 0.1; done")
 
@@ -120,45 +116,11 @@ def test_many_execs_at_once(containerd: Containerd, asleep: str) -> None:
     assert {n: (ran.returncode, ran.stdout) for n, ran in results.items()} == {n: (n, b"%d\n" % n) for n in range(8)}
 
 
-ROWS, COLUMNS = 33, 101
-
-
-def talk(
-    containerd: Containerd, arguments: tuple[str, ...], typed: bytes, until: bytes, seconds: float = 20
-) -> tuple[bytes, int]:
-    """Run ctr on a terminal, type, read until `until` was seen and ctr has ended.
-
-    Return the output and its exit code.
-    """
-    master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", ROWS, COLUMNS, 0, 0))
-    process = containerd.popen(*arguments, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
-    os.close(slave)
-    out = b""
-    deadline = time.monotonic() + seconds
-    try:
-        os.write(master, typed)
-        while time.monotonic() < deadline:
-            if select.select([master], [], [], 0.1)[0]:
-                try:
-                    out += os.read(master, 65536)
-                except OSError:
-                    break
-            elif process.poll() is not None:
-                break
-        assert process.wait(5) is not None
-        assert until in out, out
-    finally:
-        process.kill()
-        process.wait()
-        os.close(master)
-    return out, process.returncode
-
-
 def test_a_terminal(containerd: Containerd) -> None:
     script = "tty; stty size; read word; echo got-$word; exit 4"
     arguments = ("run", "--rm", "--tty", "--runtime", RUNTIME, IMAGE, "tty1", "/bin/sh", "-c", script)
-    out, code = talk(containerd, arguments, b"word\n", b"got-word")
+    out, code = talk(containerd.command(*arguments), b"word\n", environment=containerd.environment)
+    assert b"got-word" in out
     assert b"/dev/pts/0" in out or b"/dev/console" in out
     assert b"%d %d" % (ROWS, COLUMNS) in out
     assert code == 4
@@ -169,7 +131,8 @@ def test_exec_on_a_terminal(containerd: Containerd, asleep: str) -> None:
     script = 'until size=$(stty size) && test "$size"; do sleep 0.1; done; echo $size; '
     script += "read word; echo got-$word; test -t 0 && exit 6"
     arguments = ("task", "exec", "--tty", "--exec-id", "t", asleep, "/bin/sh", "-c", script)
-    out, code = talk(containerd, arguments, b"x\n", b"got-x")
+    out, code = talk(containerd.command(*arguments), b"x\n", environment=containerd.environment)
+    assert b"got-x" in out
     assert b"%d %d" % (ROWS, COLUMNS) in out
     assert code == 6
 

@@ -3,9 +3,7 @@ as a program with runc's command line, which is all that a dockerd before 23 can
 
 from __future__ import annotations
 
-import contextlib
 import os
-import pty
 import shutil
 import subprocess
 import time
@@ -16,6 +14,7 @@ import pytest
 
 from integration import images, installed
 from integration.containerd.daemon import running
+from integration.terminal import talk
 
 HERE = Path(__file__).parent
 IMAGE = "busybox:test"
@@ -152,23 +151,13 @@ def test_logs_and_exec(docker: Docker, asleep: str) -> None:
 
 def test_terminal(docker: Docker, asleep: str) -> None:
     script = "test -t 0 && test -t 1 && echo terminal; read line; echo got $line; exit 5"
-    for command in (
+    for arguments in (
         ["run", "--runtime", "litebox", "--rm", "--interactive", "--tty", "--network", "none", IMAGE],
         ["exec", "--interactive", "--tty", asleep],
     ):
-        parent, child = pty.openpty()
-        arguments = [*docker.prefix, "docker", *command, "/bin/sh", "-c", script]
-        with subprocess.Popen(
-            arguments, stdin=child, stdout=child, stderr=child, env=docker.environment, start_new_session=True
-        ) as process:
-            os.close(child)
-            os.write(parent, b"typed\n")
-            output = b""
-            with contextlib.suppress(OSError):
-                while piece := os.read(parent, 4096):
-                    output += piece
-            assert process.wait(60) == 5, output
-        os.close(parent)
+        command = [*docker.prefix, "docker", *arguments, "/bin/sh", "-c", script]
+        output, code = talk(command, b"typed\n", environment=docker.environment)
+        assert code == 5, output
         assert b"terminal" in output
         assert b"got typed" in output
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pty
 import shutil
 import subprocess
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from integration import images, installed
+from integration.terminal import talk
 
 IMAGE = "localhost/busybox:test"
 
@@ -133,19 +133,11 @@ def test_limits_are_seen_inside(podman: Podman) -> None:
 
 
 def test_terminal(podman: Podman) -> None:
-    parent, child = pty.openpty()
     command = podman.command(
         "run", "--rm", "--network=none", "-it", IMAGE, "sh", "-c", "tty; stty size; read line; echo got $line"
     )
-    with subprocess.Popen(command, stdin=child, stdout=child, stderr=child, start_new_session=True) as process:
-        os.close(child)
-        os.write(parent, b"typed\n")
-        output = b""
-        with contextlib.suppress(OSError):
-            while piece := os.read(parent, 4096):
-                output += piece
-        assert process.wait(60) == 0
-    os.close(parent)
+    output, code = talk(command, b"typed\n")
+    assert code == 0, output
     assert b"/dev/pts/" in output or b"/dev/console" in output
     assert b"got typed" in output
 

@@ -34,9 +34,9 @@ UNSAFE_ALLOWED = ("hal/", "kernel/", "abi/", "vmm/src/backends", "vmm/src/memory
 LONGEST_FILE = 800
 SOURCES = {".py", ".rs", ".c", ".h", ".S", ".s", ".md", ".sh", ".toml", ".ld", ""}
 UNLIMITED = {"LICENSE", "Cargo.lock"}
-# Folders of one particular machine: home folders, checkouts, toolchains.
+# Folders of one particular machine: home folders, toolchains, this checkout.
 MACHINE_PATH = re.compile(
-    r"/root/\.?\w*(?:cargo|pyenv|cache|rustup)|/work/(?:main|wt|shared)\b|/Users/\w|/home/(?!user\b)\w+/"
+    rf"/root/\.?\w*(?:cargo|pyenv|cache|rustup)|/Users/\w|/home/(?!user\b)\w+/|{re.escape(str(ROOT))}\b"
 )
 
 
