@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <unwind.h>
 
 static volatile int hits, last_signal, last_code, last_value, last_pid;
 
@@ -604,4 +605,83 @@ CASE(computing_process_is_interrupted)
 	while (!spinner_stop)
 		;
 	status("child", reap(child));
+}
+
+/* Ways back from a handler: the C library's restorer, one of the program's own, and what an unwinder makes of them. */
+
+static volatile int met_interrupted;
+
+__attribute__((noinline)) static void interrupted(void)
+{
+	raise(SIGUSR1);
+	__asm__ volatile("" ::: "memory");
+}
+
+static _Unwind_Reason_Code look(struct _Unwind_Context *context, void *unused)
+{
+	(void)unused;
+	met_interrupted |= _Unwind_FindEnclosingFunction((void *)_Unwind_GetIP(context)) == (void *)interrupted;
+	return _URC_NO_REASON;
+}
+
+static void unwind(int number)
+{
+	(void)number;
+	_Unwind_Backtrace(look, NULL);
+}
+
+CASE(backtrace_from_a_handler)
+{
+	on_signal(SIGUSR1, unwind, 0);
+	interrupted();
+	yes("the interrupted function is found", met_interrupted);
+}
+
+struct kernel_action {
+	void (*handler)(int);
+	unsigned long flags;
+	void (*restorer)(void);
+	unsigned long mask;
+};
+
+static void set_restorer(int number, void (*restorer)(void))
+{
+	struct kernel_action action = {note, 0x04000000 /* SA_RESTORER */, restorer, 0};
+	must(syscall(SYS_rt_sigaction, number, &action, NULL, 8));
+}
+
+extern void plain_restorer(void), counting_restorer(void);
+volatile int restorer_runs;
+__asm__(".text\n"
+	"plain_restorer: mov $15, %rax\n syscall\n"
+	"counting_restorer: incl restorer_runs(%rip)\n mov $15, %rax\n syscall\n");
+
+CASE(restorers)
+{
+	set_restorer(SIGUSR1, plain_restorer);
+	num("raise", raise(SIGUSR1));
+	set_restorer(SIGUSR1, counting_restorer);
+	num("raise", raise(SIGUSR1));
+	num("raise", raise(SIGUSR1));
+	say("%d hits, %d runs of the program's own", hits, restorer_runs);
+}
+
+static long gs_words[4] = {0, 77};
+
+static void take_gs(int number)
+{
+	hits++;
+	if (number == SIGUSR1)
+		must(syscall(SYS_arch_prctl, 0x1001 /* ARCH_SET_GS */, gs_words));
+}
+
+CASE(handler_sets_gs_base)
+{
+	on_signal(SIGUSR1, take_gs, 0);
+	on_signal(SIGUSR2, take_gs, 0);
+	num("raise", raise(SIGUSR1));
+	num("raise", raise(SIGUSR2));
+	long word;
+	__asm__ volatile("mov %%gs:8, %0" : "=r"(word));
+	say("%d hits, %ld at GS base", hits, word);
 }

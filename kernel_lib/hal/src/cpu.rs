@@ -36,6 +36,8 @@ pub(crate) struct PerCpu {
     pub frames: [[u64; 6]; 4], // 128, 176, 224, 272
     /// How many interrupts of another kind came before this one's entry was over.
     pub nested_count: AtomicU32, // 320
+    /// Where patched system calls go: known to the vDSO.
+    pub fast_entry: u64, // 328
     // Known to Rust only from here on.
     deferred_flush: AtomicU32,
     /// Ends of interrupts that are still to be signalled.
@@ -260,6 +262,7 @@ fn prepare(cpu: usize) {
         p.this = block;
         p.id = cpu as u32;
         p.cpuid_table = base + layout::CPU_CPUID;
+        p.fast_entry = entry::fast_entry();
         p.frames = frames;
         core::ptr::write(p.local.get(), Local { current: None, previous: None, root: None });
         let mirror = &mut *((block + layout::CPU_MIRROR) as *mut PerCpu);

@@ -1,9 +1,9 @@
-//! The vDSO (vdso(7)): clock functions that need no system call. Compiled by `build.rs` into a shared object of its own that is mapped
+//! The vDSO (vdso(7)): clock functions that need no system call, and the way back from signal handlers. Compiled by `build.rs` into a shared object of its own that is mapped
 //! into every program; it reads the VMM's time page where the library OS has it, at the same address in every address space.
 #![no_std]
 #![crate_type = "lib"]
 
-use core::arch::asm;
+use core::arch::{asm, global_asm};
 use core::sync::atomic::{fence, AtomicU32, AtomicU64, Ordering};
 
 /// `abi::boot::TimePage` (checked against it by a test in hal).
@@ -21,10 +21,62 @@ const TIME_PAGE: u64 = 0x7f80_0000_8000;
 /// The vCPUs' areas, and in what GS base points to while the library OS has it, the vCPU's number (`cpu::PerCpu`).
 const CPU_AREAS: core::ops::Range<u64> = 0x7f80_0040_0000..0x7f80_0080_0000;
 const CPU_NUMBER: u64 = 60;
+const FAST_ENTRY: u64 = 328;
 const SYS_GETCPU: i64 = 309;
 const SYS_CLOCK_GETTIME: i64 = 228;
 const SYS_CLOCK_GETRES: i64 = 229;
 const BILLION: u64 = 1_000_000_000;
+
+// Where a handler returns to: rt_sigreturn(2) as a patched call as long as GS base is the library OS's, by SYSCALL otherwise. RSP points
+// to the frame's ucontext, where debuggers and unwinders find the registers (the DWARF rules of signal(7) handlers, as in Linux's i386
+// vDSO). They look for the caller of a handler at the byte before its return address, hence the NOP.
+global_asm!(
+    ".macro in_frame register, offset",
+    ".cfi_escape 0x10, \\register, 3, 0x77, (\\offset & 0x7f) | 0x80, \\offset >> 7",
+    ".endm",
+    ".section .text.sigreturn, \"ax\", @progbits",
+    ".cfi_startproc simple",
+    ".cfi_signal_frame",
+    ".cfi_escape 0x0f, 4, 0x77, 0xa0, 0x01, 0x06", // CFA: the saved RSP
+    "in_frame 0, 144",
+    "in_frame 1, 136",
+    "in_frame 2, 152",
+    "in_frame 3, 128",
+    "in_frame 4, 112",
+    "in_frame 5, 104",
+    "in_frame 6, 120",
+    "in_frame 7, 160",
+    "in_frame 8, 40",
+    "in_frame 9, 48",
+    "in_frame 10, 56",
+    "in_frame 11, 64",
+    "in_frame 12, 72",
+    "in_frame 13, 80",
+    "in_frame 14, 88",
+    "in_frame 15, 96",
+    "in_frame 16, 168",
+    "nop",
+    ".globl sigreturn",
+    ".hidden sigreturn",
+    ".type sigreturn, @function",
+    "sigreturn:",
+    "mov $15, %eax",
+    "rdgsbase %rdx",
+    "movabs ${areas}, %rcx",
+    "sub %rcx, %rdx",
+    "cmp ${bytes}, %rdx",
+    "jae 1f",
+    "lea 2f(%rip), %rcx",
+    "jmp *%gs:{entry}",
+    "1: syscall",
+    "2: ud2",
+    ".cfi_endproc",
+    ".size sigreturn, . - sigreturn",
+    areas = const CPU_AREAS.start,
+    bytes = const CPU_AREAS.end - CPU_AREAS.start,
+    entry = const FAST_ENTRY,
+    options(att_syntax)
+);
 
 #[repr(C)]
 pub struct Pair {

@@ -15,11 +15,17 @@ const ET_DYN: u16 = 3;
 const EM_X86_64: u16 = 62;
 const PT_LOAD: u32 = 1;
 const PT_INTERP: u32 = 3;
+const PT_NOTE: u32 = 4;
 const PT_PHDR: u32 = 6;
 const PT_GNU_STACK: u32 = 0x6474_e551;
 const PF_X: u32 = 1;
 const PF_W: u32 = 2;
 const PF_R: u32 = 4;
+
+/// Most bytes of notes that are looked at.
+const MOST_NOTES: u64 = 1024;
+/// The note that the GNU C library's start-up code puts into every program: name size, size, NT_GNU_ABI_TAG, "GNU", Linux.
+const GNU_ABI_TAG: [u8; 20] = *b"\x04\0\0\0\x10\0\0\0\x01\0\0\0GNU\0\0\0\0\0";
 
 #[derive(Clone, Copy, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -108,6 +114,8 @@ pub struct Program {
     pub segments: Vec<Segment>,
     /// (file offset, bytes) of the interpreter's name.
     pub interpreter: Option<(u64, u64)>,
+    /// (file offset, bytes) of notes.
+    pub notes: Vec<(u64, u64)>,
     pub executable_stack: bool,
     /// Address of the program headers in memory, relative to the bias.
     pub headers_at: u64,
@@ -144,6 +152,7 @@ impl Program {
                     }
                     program.interpreter = Some((entry.offset, entry.file_bytes));
                 }
+                PT_NOTE => program.notes.push((entry.offset, entry.file_bytes.min(MOST_NOTES))),
                 PT_GNU_STACK => program.executable_stack = entry.flags & PF_X != 0,
                 PT_PHDR if program.headers_at == 0 => program.headers_at = entry.address,
                 _ => {}
@@ -161,6 +170,11 @@ impl Program {
         let high = self.segments.iter().map(|segment| segment.end).max().unwrap_or(0);
         (low, high.next_multiple_of(PAGE_SIZE))
     }
+}
+
+/// Whether notes name the GNU C library.
+pub fn is_gnu(notes: &[u8]) -> bool {
+    notes.windows(GNU_ABI_TAG.len()).any(|bytes| bytes == GNU_ABI_TAG)
 }
 
 fn segment(entry: &ProgramHeader) -> Option<Segment> {

@@ -1,6 +1,6 @@
 //! A program's image: what execve(2) puts into a new address space.
 
-use super::elf::{Flaw, Header, Program, Segment, HEADER_BYTES, PROGRAM_HEADER_BYTES};
+use super::elf::{self, Flaw, Header, Program, Segment, HEADER_BYTES, PROGRAM_HEADER_BYTES};
 use super::map::{Limits, Place, Request};
 use super::space::{AddressSpace, Layout};
 use super::stack;
@@ -111,6 +111,9 @@ pub fn load(image: &Image<'_>) -> Result<(Arc<AddressSpace>, UserContext), Errno
         None => (main.entry, 0),
     };
     let vdso_at = vdso::map(&space)?;
+    if finds_vdso(image.file.as_ref(), &main.program) {
+        space.set_layout(|layout| layout.sigreturn = vdso_at + hal::vdso::sigreturn_offset());
+    }
 
     let mut auxv = Vec::with_capacity(20);
     auxv.extend_from_slice(&[
@@ -177,6 +180,16 @@ fn read_program(pages: &dyn Pages, header: &Header, not_for_us: Errno) -> Result
     let mut table = alloc::vec![0; header.table_bytes()];
     read(pages, header.program_headers, &mut table).map_err(|_| not_for_us)?;
     Program::parse(header, &table).map_err(|flaw| if flaw == Flaw::NotForUs { not_for_us } else { EINVAL })
+}
+
+/// Whether the program's unwinder finds the vDSO's tables: the dynamic linkers list it among the objects, and so does the GNU C
+/// library's static start-up. Others' unwinders know a signal frame by the restorer's bytes.
+fn finds_vdso(pages: &dyn Pages, program: &Program) -> bool {
+    let is_gnu = |&(offset, bytes): &(u64, u64)| {
+        let mut notes = alloc::vec![0; bytes as usize];
+        read(pages, offset, &mut notes).is_ok() && elf::is_gnu(&notes)
+    };
+    program.interpreter.is_some() || program.notes.iter().any(is_gnu)
 }
 
 fn interpreter_name(pages: &dyn Pages, offset: u64, bytes: u64) -> Result<Vec<u8>, Errno> {

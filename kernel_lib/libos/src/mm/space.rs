@@ -26,6 +26,8 @@ pub struct Layout {
     pub arg_end: u64,
     pub env_start: u64,
     pub env_end: u64,
+    /// The vDSO's way back from signal handlers; 0: not to be used.
+    pub sigreturn: u64,
     /// ADDR_COMPAT_LAYOUT and the like are not followed; this one is: no randomization (personality(2)).
     pub fixed: bool,
 }

@@ -8,9 +8,12 @@ use crate::errno::{Errno, EFAULT, ENOMEM};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::sync::atomic::Ordering;
 use hal::frame::{Frame, Page};
 use hal::paging::Rights;
 use hal::sync::Once;
+
+const NAME: &str = "[vdso]";
 
 /// The image's pages, the same in every program.
 struct Image {
@@ -31,7 +34,20 @@ impl Pages for Image {
         (0, u64::MAX)
     }
     fn name(&self) -> String {
-        String::from("[vdso]")
+        String::from(NAME)
+    }
+}
+
+impl AddressSpace {
+    /// What a signal handler may return to instead of a restorer that makes a system call and does nothing else.
+    pub fn sigreturn(&self) -> Option<u64> {
+        if !self.patching.load(Ordering::Relaxed) {
+            return None;
+        }
+        let inner = self.inner.lock();
+        // The program may have moved it.
+        let vma = inner.map.find(inner.layout.sigreturn).filter(|vma| vma.name == NAME && vma.rights.execute)?;
+        vma.flags.has(Flags::SPECIAL).then_some(inner.layout.sigreturn)
     }
 }
 
@@ -60,7 +76,7 @@ pub(super) fn map(space: &AddressSpace) -> Result<u64, Errno> {
             flags: Flags::SPECIAL,
             source: Source::Object { pages: image.clone(), offset: 0, shared: false, max_rights: Rights::READ_EXECUTE },
             populate: false,
-            name: "[vdso]",
+            name: NAME,
         },
         &Limits::NONE,
     )

@@ -27,6 +27,8 @@ const FRAME_BYTES: u64 = core::mem::size_of::<RtSigFrame>() as u64;
 const CLEARED_FLAGS: u64 = 0x400 | 0x1_0000 | 0x100;
 /// Flags that a program may set by rt_sigreturn: AC RF OF DF TF SF ZF AF PF CF.
 const RESTORABLE_FLAGS: u64 = 0x4_0000 | 0x1_0000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1;
+/// `mov $15,%rax; syscall`: every C library's restorer, byte by byte, because debuggers recognise it by them.
+const RESTORER: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
 // Offsets in the legacy region of an XSAVE area.
 const XMM: usize = 160;
 const XSTATE_BV: usize = 512;
@@ -82,7 +84,7 @@ pub fn build(task: &Arc<Task>, context: &mut UserContext, info: &SigInfo, action
     let fault = *task.signals.fault.lock();
     let flags = if alt.size == 0 { SS_DISABLE } else { alt.flags };
     let content = RtSigFrame {
-        pretcode: action.restorer,
+        pretcode: way_back(task, action.restorer),
         uc: UContext {
             flags: UC_FP_XSTATE | UC_SIGCONTEXT_SS | UC_STRICT_RESTORE_SS,
             link: 0,
@@ -112,6 +114,13 @@ pub fn build(task: &Arc<Task>, context: &mut UserContext, info: &SigInfo, action
     context.rflags &= !CLEARED_FLAGS;
     context.fast = 0;
     Ok(())
+}
+
+/// Where the handler returns to: the C library's restorer, or what does the same without SYSCALL and is known to unwinders as well.
+fn way_back(task: &Task, restorer: u64) -> u64 {
+    let mut code = [0; RESTORER.len()];
+    let ordinary = user::read_bytes(restorer, &mut code).is_ok() && code == RESTORER;
+    task.memory().filter(|_| ordinary).and_then(|memory| memory.sigreturn()).unwrap_or(restorer)
 }
 
 fn save_registers(context: &UserContext) -> SigContext {
