@@ -266,6 +266,10 @@ def _absent_source(document: dict[str, Any]) -> None:
     document["mounts"].append({"destination": "/x", "type": "bind", "source": "/absent/source", "options": ["rbind"]})
 
 
+def _too_little_memory(document: dict[str, Any]) -> None:
+    document["linux"]["resources"] = {"memory": {"limit": 4096}}
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -274,6 +278,7 @@ def _absent_source(document: dict[str, Any]) -> None:
         (_no_arguments, "args"),
         (_wrong_type, "uid"),
         (_absent_source, "/absent/source"),
+        (_too_little_memory, "memory limit, 4 KiB"),
     ],
 )
 def test_bad_configuration(

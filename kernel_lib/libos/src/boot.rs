@@ -10,6 +10,7 @@
 
 mod control;
 
+use crate::errno::{ENOMEM, ENOSPC};
 use crate::fs::FsContext;
 use crate::host;
 use crate::mm::reclaim;
@@ -69,8 +70,7 @@ pub fn start() {
 
 fn control_task(_: usize) -> ! {
     if let Err(message) = set_up() {
-        send(&FromGuest::Started { errno: crate::errno::EINVAL.0, message: message.clone() });
-        send(&FromGuest::Log { line: message });
+        send(&FromGuest::Started { errno: crate::errno::EINVAL.0, message });
         hal::cpu::exit(FAILED);
     }
     send(&FromGuest::Ready);
@@ -87,7 +87,13 @@ fn set_up() -> Result<(), String> {
     reclaim::set_limits(&spec.limits);
     crate::syscalls::trace::set(spec.trace);
     crate::tty::register();
-    let fs = crate::fs::init(&spec).map_err(|failure| format!("{}: {:?}", failure.what, failure.errno))?;
+    let fs = crate::fs::init(&spec).map_err(|failure| {
+        let hint = match failure.errno {
+            ENOMEM | ENOSPC => format!("; the memory limit, {} KiB, may be too small", spec.limits.memory >> 10),
+            _ => String::new(),
+        };
+        format!("{}: {:?}{hint}", failure.what, failure.errno)
+    })?;
     CONTAINER.get_or_init(|| Container { spec, fs });
     Ok(())
 }

@@ -7,6 +7,7 @@ use serde_json::{json, Value};
 
 use super::budget::Spent;
 use super::{Caller, Control, Phase};
+use crate::error::{HostError, Kind};
 use crate::machine::Notice;
 
 /// Exit status of a container whose program could not be executed, as shells and runc have it.
@@ -85,11 +86,13 @@ impl Control {
             }
             std::mem::take(&mut state.starts)
         };
-        let heard = !starts.is_empty();
+        let mut heard = !starts.is_empty();
         for caller in starts {
             reply(&caller, errno, message, json!({}));
         }
         if errno != 0 {
+            // Before it was ready: whoever waits for that is told.
+            heard |= self.ready.fail(HostError::new(Kind::Guest, message)).is_ok();
             if !heard {
                 crate::log::error(message);
             }

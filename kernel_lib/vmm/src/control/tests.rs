@@ -118,6 +118,17 @@ fn a_program_that_cannot_be_executed_ends_the_container() {
 }
 
 #[test]
+fn a_guest_that_cannot_be_made_ready_says_why() {
+    let test = Test::new("unready");
+    test.control.from_guest(FromGuest::Started { errno: libc::EINVAL, message: "mount /dev: ENOSPC".to_owned() });
+    let mut line = [0; 128];
+    let bytes = rustix::io::read(&test.ready, &mut line).unwrap();
+    let answer: Value = serde_json::from_slice(&line[..bytes]).unwrap();
+    assert_eq!(answer, json!({"error":"mount /dev: ENOSPC","kind":"guest"}));
+    assert!(matches!(test.notices.recv(), Ok(Notice::Exit(126))));
+}
+
+#[test]
 fn exec_passes_descriptors_and_tells_of_the_end() {
     use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage};
     let test = Test::new("exec");
