@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
+from shim.sandbox.pod import Pod
 from shim.stdio import Stdio
 
 OnExit = Callable[[int], None]
@@ -62,6 +63,15 @@ class Backend(Protocol):
     """Makes containers."""
 
     def create(
-        self, container_id: str, bundle: str, stdio: Stdio, options: dict[str, Any], on_exit: OnExit
+        self,
+        container_id: str,
+        bundle: str,
+        stdio: Stdio,
+        options: dict[str, Any],
+        on_exit: OnExit,
+        pod: Pod | None,
     ) -> Instance:
-        """Set the container up, its first process not yet started. Leaves nothing behind when it fails."""
+        """Set the container up, its first process not yet started. Leaves nothing behind when it fails.
+
+        `pod`: that of the sandbox which it belongs to, if the shim has one.
+        """

@@ -11,8 +11,9 @@ Three rules, each of which hangs or breaks containerd when violated:
   address/namespace/group>.
 - Containers with the same group share a shim: when the socket is already served, its address is the answer.
 
-The answer is the bare address: every containerd from 1.6 to 2.3 takes that for "task API v2 over ttrpc"; 1.7 refuses
-version 3 and up to 2.2 a binary BootstrapResult, and nothing in the call tells these versions apart.
+The answer to a containerd that sends BootstrapParams (2.3 and newer) is JSON that says version 3: it then connects
+further containers of a pod without calling `start` for each. Others get the bare address, which all of them take for
+"task API v2 over ttrpc": 1.7 refuses version 3, and nothing in its call tells it from 2.0 to 2.2.
 Source: containerd core/runtime/v2/{README.md,binary.go,shim.go}, pkg/shim/util_unix.go, cmd/containerd-shim-
 runc-v2/manager.
 
@@ -47,9 +48,10 @@ class StartError(Exception):
 class Params:
     """What containerd says on stdin: `BootstrapParams` from 2.3 on, before that an `Any` of options, or nothing."""
 
-    __slots__ = ("grpc_address", "options", "socket_dir", "ttrpc_address")
+    __slots__ = ("grpc_address", "knows_version_3", "options", "socket_dir", "ttrpc_address")
 
     def __init__(self) -> None:
+        self.knows_version_3 = False
         self.socket_dir = ""
         self.ttrpc_address = ""
         self.grpc_address = ""
@@ -69,6 +71,7 @@ def parse_stdin(data: bytes, container_id: str, namespace: str) -> Params:
     if first.get(1) != container_id.encode() or first.get(2) != namespace.encode():
         params.options = data
         return params
+    params.knows_version_3 = True
     params.ttrpc_address = first.get(5, b"").decode()
     params.grpc_address = first.get(6, b"").decode()
     params.socket_dir = first.get(9, b"").decode()
@@ -197,7 +200,14 @@ def start(invocation: Invocation) -> None:
             raise StartError("the shim process ended while starting")
     address = f"unix://{path}"
     replace_file("address", address)  # containerd 1.6 and 1.7 find running shims by this file after a restart
-    os.write(1, address.encode())
+    os.write(1, answer(address, version=3 if params.knows_version_3 else 2).encode())
+
+
+def answer(address: str, *, version: int) -> str:
+    """What `start` prints."""
+    if version == 2:
+        return address
+    return fastjson.dumps({"version": version, "address": address, "protocol": "ttrpc"})
 
 
 def _become_shim(invocation: Invocation, listener: socket, path: str, ready: int) -> NoReturn:

@@ -36,6 +36,10 @@ def delete(invocation: Invocation) -> None:
         except Exception as error:  # what can be freed is freed; containerd logs stderr as a warning
             sys.stderr.write(f"cannot delete container {invocation.id}: {error}\n")
     rootfs.unmount(f"{bundle}/rootfs")
+    if os.path.exists(f"{bundle}/shm"):  # of a sandbox
+        from shim.sandbox.pod import remove_files
+
+        remove_files(bundle)
     _remove_dead_socket(f"{bundle}/address")
     sys.stdout.buffer.write(response(pid, EXIT_STATUS, time.time_ns()))
 

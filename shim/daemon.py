@@ -1,7 +1,7 @@
 """The shim process: its parts put together, and its life from the first connection to Shutdown.
 
-It ends by itself when it has no containers and no client: a containerd that was killed between `start` and Create does
-not remember it, and nobody else would end it.
+It ends by itself when it has no containers, no sandbox and no client: a containerd that was killed between `start` and
+Create does not remember it, and nobody else would end it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from shim import log
 from shim.events import Publisher
 from shim.loop import Loop
 from shim.reaper import Reaper
+from shim.rpc import Methods
 from shim.task.service import TaskService
 from shim.ttrpc.server import Server
 from shim.workers import Workers
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
     from shim.backend import Backend
     from shim.invocation import Invocation
+    from shim.rpc import Table
 
+SANDBOX_SERVICE = "containerd.runtime.sandbox.v1.Sandbox"
 FLUSH_SECONDS = 5.0
 ALONE_SECONDS = 10.0  # longer than containerd takes from `start` to its first connection
 
@@ -41,20 +44,26 @@ def serve(invocation: Invocation, listener: socket, path: str) -> int:
         grpc_address=invocation.address,
         binary=invocation.publish_binary,
     )
+
+    def shut_down() -> None:
+        loop.run_later(0.005, loop.stop)  # the answer to Shutdown goes out first
+
     service = TaskService(
-        make_backend(invocation, reaper, loop),
-        invocation.namespace,
-        publisher.publish,
-        loop,
-        shut_down=lambda: loop.run_later(0.005, loop.stop),  # the answer to Shutdown goes out first
+        make_backend(invocation, reaper, loop), invocation.namespace, publisher.publish, loop, shut_down
     )
 
     def end_if_alone() -> None:
-        if not server.has_clients and not service.has_containers:
-            log.debug("no containers and no client: ends")
+        if not server.has_clients and not service.in_use:
+            log.debug("no containers, no sandbox and no client: ends")
             loop.stop()
 
-    server = Server(loop, workers, service.methods(), left=lambda: loop.run_later(ALONE_SECONDS, end_if_alone))
+    def sandbox_methods() -> Table:
+        from shim.sandbox.service import SandboxService
+
+        return SandboxService(service, reaper, shut_down).methods()
+
+    methods = Methods(service.methods(), {SANDBOX_SERVICE: sandbox_methods})
+    server = Server(loop, workers, methods, left=lambda: loop.run_later(ALONE_SECONDS, end_if_alone))
     signal.signal(
         signal.SIGTERM, lambda *_: log.warning("SIGTERM ignored: containers would be left alone; use Shutdown")
     )

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from shim.invocation import Invocation
     from shim.loop import Loop
     from shim.reaper import Reaper
+    from shim.sandbox.pod import Pod
     from shim.stdio import Stdio
 
 KILL = 9
@@ -75,7 +76,13 @@ class LiteboxBackend:
         self._read: tuple[tuple[str, int], Settings] | None = None
 
     def create(
-        self, container_id: str, bundle: str, stdio: Stdio, options: dict[str, Any], on_exit: OnExit
+        self,
+        container_id: str,
+        bundle: str,
+        stdio: Stdio,
+        options: dict[str, Any],
+        on_exit: OnExit,
+        pod: Pod | None,
     ) -> Instance:
         from runtime.lifecycle import Runtime
 
@@ -89,7 +96,7 @@ class LiteboxBackend:
                 container_id,
                 bundle,
                 _streams(stdio),
-                config=read_config(bundle, settings),
+                config=read_config(bundle, settings, pod),
                 pid_file=f"{bundle}/{PID_FILE}",
             )
         return LiteboxInstance(container, self._reaper, self._loop, on_exit)

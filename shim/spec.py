@@ -6,8 +6,9 @@ can neither see nor signal those of another. Refusing would refuse every pod of 
 pid namespace of its own, and containerd's log says so. Its first process would not be PID 1 in the pod's namespace,
 so it has no immunity to signals: SIGTERM stops it.
 
-What members of a pod take over with the pod's namespaces they get here from the pod's own config.json, which lies
-beside theirs: the host name and the sysctls of the IPC namespace.
+What members of a pod take over with the pod's namespaces they get here: the host name and the sysctls of the IPC
+namespace. They are those of the sandbox, when the shim has one; else of the pause container's config.json, which lies
+beside theirs.
 """
 
 from __future__ import annotations
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runtime.settings import Settings
+    from shim.sandbox.pod import Pod
 
 SANDBOX_ID = "io.kubernetes.cri.sandbox-id"
 CONTAINER_TYPE = "io.kubernetes.cri.container-type"
 
 
-def read_config(bundle: str, settings: Settings | None = None) -> dict[str, Any]:
+def read_config(bundle: str, settings: Settings | None = None, pod: Pod | None = None) -> dict[str, Any]:
     """A bundle's config.json, as the runtime is to see it."""
     try:
         with open(f"{bundle}/config.json", "rb") as file:
@@ -44,26 +46,33 @@ def read_config(bundle: str, settings: Settings | None = None) -> dict[str, Any]
     annotations, linux = config.get("annotations"), config.setdefault("linux", {})
     if isinstance(annotations, dict) and annotations.get(CONTAINER_TYPE) == "container" and isinstance(linux, dict):
         unshare_pids(annotations, linux)
-        inherit(config, linux, _pod_of(bundle, annotations))
+        if pod is not None:
+            from shim.sandbox.pod import share
+
+            inherit(config, linux, pod.hostname, pod.sysctls)
+            share(config, pod.files)
+        elif pause := _pause_of(bundle, annotations):
+            sysctls = (pause.get("linux") or {}).get("sysctl") or {}
+            # No name: the pod has the host's UTS namespace.
+            inherit(config, linux, pause.get("hostname") or os.uname().nodename, sysctls)
     return config
 
 
-def _pod_of(bundle: str, annotations: dict[str, Any]) -> dict[str, Any]:
-    """The config.json of a member's pod; empty when there is none."""
+def _pause_of(bundle: str, annotations: dict[str, Any]) -> dict[str, Any]:
+    """The config.json of a member's pause container; empty when there is none."""
     try:
         with open(f"{os.path.dirname(bundle)}/{annotations[SANDBOX_ID]}/config.json", "rb") as file:
-            pod = fastjson.loads(file.read())
+            pause = fastjson.loads(file.read())
     except (OSError, KeyError, ValueError):
         return {}
-    return pod if isinstance(pod, dict) else {}
+    return pause if isinstance(pause, dict) else {}
 
 
-def inherit(config: dict[str, Any], linux: dict[str, Any], pod: dict[str, Any]) -> None:
+def inherit(config: dict[str, Any], linux: dict[str, Any], hostname: str, sysctls: dict[str, str]) -> None:
     """What comes with the namespaces of the pod that a member joins. Changes `config`."""
-    if pod and not config.get("hostname"):
-        config["hostname"] = pod.get("hostname") or os.uname().nodename  # none: the pod has the host's UTS namespace
-    settings = (pod.get("linux") or {}).get("sysctl") or {}
-    own = {name: value for name, value in settings.items() if not name.startswith("net.")}  # the host keeps those
+    if not config.get("hostname"):
+        config["hostname"] = hostname
+    own = {name: value for name, value in sysctls.items() if not name.startswith("net.")}  # the host keeps those
     if own:
         linux["sysctl"] = own | (linux.get("sysctl") or {})
 

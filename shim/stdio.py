@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Streams = tuple[str, str, str]
 
 ENXIO = 6
-READER_SECONDS = 2.0  # for a client to open the output it asked for
+READER_SECONDS = 5.0  # for a client to open the output it asked for, on a busy machine too
 LOGGER_FINISH_SECONDS = 5.0
 MAX_LOGGER_SECONDS = 10.0  # for a logger to become ready: containerd's own limit
 

@@ -56,7 +56,7 @@ class Cri:
         path.write_text(json.dumps(value))
         return str(path)
 
-    def pod(self, **more: Any) -> tuple[str, str]:
+    def pod(self, handler: str = "litebox", **more: Any) -> tuple[str, str]:
         """Run a pod; return its id and the file that describes it."""
         name = f"pod{self.serial}"
         metadata = {"name": name, "uid": name, "namespace": "test", "attempt": 1}
@@ -67,7 +67,7 @@ class Cri:
             "linux": {},
         } | more
         path = self.write(config)
-        return self("runp", "--runtime", "litebox", path), path
+        return self("runp", "--runtime", handler, path), path
 
     def container(self, pod: tuple[str, str], *command: str, **more: Any) -> str:
         """Start a container in a pod; return its id."""

@@ -11,9 +11,9 @@ import pytest
 from integration.kubernetes.conftest import CONTAINER_PIDS, Cri
 
 
-@pytest.fixture
-def pod(cri: Cri) -> Iterator[tuple[str, str]]:
-    made = cri.pod()
+@pytest.fixture(params=["litebox", "litebox-sandbox"])
+def pod(cri: Cri, request: pytest.FixtureRequest) -> Iterator[tuple[str, str]]:
+    made = cri.pod(request.param)
     yield made
     cri("stopp", made[0])
     cri("rmp", made[0])

@@ -20,11 +20,11 @@ from shim.clock import timestamp
 from shim.errors import AlreadyExistsError, InvalidArgumentError, NotFoundError, RpcError, UnimplementedError
 from shim.fifo_watch import FifoWatch
 from shim.message import Message
+from shim.rpc import Method
 from shim.stdio import Stdio, open_stdio
 from shim.task import process as states
 from shim.task.container import Container
 from shim.task.process import Process
-from shim.ttrpc.server import Method
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,9 +34,11 @@ if TYPE_CHECKING:
     from shim.backend import Backend, Instance
     from shim.deferred import Deferred
     from shim.loop import Loop
+    from shim.sandbox.pod import Pod
 
 SERVICES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 VERSION = "2"
+KILL = 9
 
 
 class Empty(Message):
@@ -68,6 +70,7 @@ class TaskService:
         self._watch = FifoWatch(loop)
         self._lock = threading.Lock()
         self._containers: dict[str, Container] = {}
+        self.pod: Pod | None = None  # of the sandbox whose containers these are
 
     def methods(self) -> dict[tuple[str, str], Method]:
         """The table for the server; `inline` for those that never block."""
@@ -122,7 +125,9 @@ class TaskService:
             rootfs.mount_all(request.rootfs, f"{request.bundle}/rootfs")
         container.init.stdio = self._open_stdio(container.id, container.init)
         options = _options(request.options)
-        return self._backend.create(request.id, request.bundle, container.init.stdio, options, container.init_exited)
+        return self._backend.create(
+            request.id, request.bundle, container.init.stdio, options, container.init_exited, self.pod
+        )
 
     def start(self, request: api.StartRequest) -> api.StartResponse:
         container = self._find(request.id)
@@ -245,13 +250,24 @@ class TaskService:
         )
 
     @property
-    def has_containers(self) -> bool:
+    def in_use(self) -> bool:
+        """Whether there are containers, or a sandbox that they may come into."""
         with self._lock:
-            return bool(self._containers)
+            return bool(self._containers) or self.pod is not None
+
+    def kill_all(self) -> None:
+        """End every container, whatever becomes of it then."""
+        with self._lock:
+            containers = list(self._containers.values())
+        for container in containers:
+            try:
+                container.kill("", KILL, everyone=True)
+            except RpcError as error:  # it has ended, or is being created
+                log.debug(f"not killed: {error}", id=container.id)
 
     def shutdown(self, request: api.ShutdownRequest) -> Empty:
-        if self.has_containers:
-            log.debug("shutdown refused: containers remain", id=request.id)
+        if self.in_use:
+            log.debug("shutdown refused: the shim is in use", id=request.id)
         else:
             self._shut_down()
         return EMPTY

@@ -17,41 +17,25 @@ from _socket import (
     socket,
 )  # `socket` itself costs 7 ms: see shim.bootstrap
 
-from shim import log
-from shim.deferred import Deferred
-from shim.errors import Code, RpcError
+from shim import log, rpc
+from shim.errors import RpcError
 from shim.loop import GONE, READ, WRITE
 from shim.ttrpc.connection import Call, Refusal, ServerConnection
-from shim.wire import DecodeError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Callable
 
     from shim.loop import Loop
     from shim.message import Message
     from shim.workers import Workers
 
-    Handler = Callable[[Any], Message | Deferred]
-
 RECEIVE = 64 << 10
 BACKLOG_BYTES = 32 << 20  # of answers that the peer has not read
 
 
-class Method:
-    """How one method is called: the class of its request, and the handler."""
-
-    __slots__ = ("handler", "inline", "request")
-
-    def __init__(self, request: type[Message], handler: Handler, *, inline: bool = False) -> None:
-        self.request = request
-        self.handler = handler
-        self.inline = inline  # never blocks: run it on the event loop
-
-
 class Server:
-    """Serves `methods` (by service and method name) on a listening socket.
+    """Serves `methods` on a listening socket.
 
     `left` is called when the last client has gone.
     """
@@ -60,7 +44,7 @@ class Server:
         self,
         loop: Loop,
         workers: Workers,
-        methods: Mapping[tuple[str, str], Method],
+        methods: rpc.Methods,
         left: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
@@ -107,15 +91,25 @@ class Server:
     # What connections need of their server.
 
     def dispatch(self, connection: _Connection, call: Call) -> None:
-        method = self._methods.get((call.service, call.method))
-        if method is None:
-            known = any(service == call.service for service, _ in self._methods)
-            what = f"method {call.method}" if known else f"service {call.service}"
-            connection.fail(call, RpcError(what, Code.UNIMPLEMENTED))
-        elif method.inline:
-            _serve(method, connection, call)
+        try:
+            method = self._methods.find(call.service, call.method)
+        except RpcError as error:
+            connection.fail(call, error)
+            return
+
+        def run() -> None:
+            rpc.run(
+                method,
+                call.method,
+                call.payload,
+                lambda message: connection.answer(call, message),
+                lambda error: connection.fail(call, error),
+            )
+
+        if method.inline:
+            run()
         else:
-            self._workers.submit(lambda: _serve(method, connection, call))
+            self._workers.submit(run)
 
     def forget(self, connection: _Connection) -> None:
         self._connections.discard(connection)
@@ -125,29 +119,6 @@ class Server:
     @property
     def loop(self) -> Loop:
         return self._loop
-
-
-def _serve(method: Method, connection: _Connection, call: Call) -> None:
-    """Run the handler of a call and see to it that exactly one answer follows."""
-    log.debug(f"{call.method} called")
-    try:
-        result = method.handler(method.request.decode(call.payload))
-    except RpcError as error:
-        connection.fail(call, error)
-    except DecodeError as error:
-        connection.fail(call, RpcError(f"malformed {method.request.NAME}: {error}", Code.INVALID_ARGUMENT))
-    except Exception as error:  # our own bug: the caller is told, the shim serves on
-        log.exception(call.method, error)
-        connection.fail(call, RpcError(f"{type(error).__name__}: {error}", Code.UNKNOWN))
-    else:
-        if isinstance(result, Deferred):
-            result.when_set(
-                lambda answer: (
-                    connection.fail(call, answer) if isinstance(answer, RpcError) else connection.answer(call, answer)
-                )
-            )
-        else:
-            connection.answer(call, result)
 
 
 class _Connection:

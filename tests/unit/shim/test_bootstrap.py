@@ -150,8 +150,8 @@ def params(socket_dir: Path, container: str = "c1") -> bytes:
     return BootstrapParams(instance_id=container, namespace="ns", socket_dir=str(socket_dir)).encode()
 
 
-def shut_down(address: str) -> None:
-    client = Client(address, 5)
+def shut_down(answer: dict[str, str]) -> None:
+    client = Client(answer["address"], 5)
     client.call("containerd.task.v2.Task", "Shutdown", ShutdownRequest(id="c1").encode(), {})
     client.close()
 
@@ -166,11 +166,12 @@ def test_start_serves_shares_and_shuts_down(tmp_path: Path, socket_dir: Path) ->
     first, second = Bundle(tmp_path / "c1", pod), Bundle(tmp_path / "c2", pod)
     started = first.call("start", params(socket_dir))
     assert (started.returncode, started.stderr) == (0, b"")
-    address = started.stdout.decode()
-    assert address == (first.path / "address").read_text()
-    assert address.startswith(f"unix://{socket_dir}/")
-    assert second.call("start", params(socket_dir, "c2"), container="c2").stdout.decode() == address
-    shut_down(address)
+    answer = json.loads(started.stdout)
+    assert (answer["version"], answer["protocol"]) == (3, "ttrpc")
+    assert answer["address"] == (first.path / "address").read_text()
+    assert answer["address"].startswith(f"unix://{socket_dir}/")
+    assert json.loads(second.call("start", params(socket_dir, "c2"), container="c2").stdout) == answer
+    shut_down(answer)
     deadline = time.monotonic() + 5
     while list(socket_dir.iterdir()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -178,6 +179,10 @@ def test_start_serves_shares_and_shuts_down(tmp_path: Path, socket_dir: Path) ->
     for bundle in (first, second):
         assert "error" not in bundle.logged()
         bundle.close()
+
+
+def test_older_containerds_get_the_bare_address() -> None:
+    assert bootstrap.answer("unix:///run/s", version=2) == "unix:///run/s"
 
 
 def test_start_tells_errors(tmp_path: Path, socket_dir: Path) -> None:
@@ -212,14 +217,14 @@ HEAVY = {
 
 def test_start_and_delete_import_little(tmp_path: Path, socket_dir: Path) -> None:
     bundle = Bundle(tmp_path / "state" / "tasks" / "ns" / "c1", {"io.kubernetes.cri.sandbox-id": "pod"})
-    address = bundle.call("start", params(socket_dir)).stdout.decode()
+    answer = json.loads(bundle.call("start", params(socket_dir)).stdout)
     started = bundle.modules()
-    shut_down(address)
+    shut_down(answer)
     deleted = bundle.call("delete", b"", "-bundle", str(bundle.path))
     assert deleted.returncode == 0
-    answer = DeleteResponse.decode(deleted.stdout)
-    assert answer.exit_status == 128 + signal.SIGKILL
-    assert answer.exited_at
+    response = DeleteResponse.decode(deleted.stdout)
+    assert response.exit_status == 128 + signal.SIGKILL
+    assert response.exited_at
     for modules, budget in ((started, START_MODULES), (bundle.modules(), DELETE_MODULES)):
         assert not HEAVY & set(modules)
         assert len(modules) <= budget, modules

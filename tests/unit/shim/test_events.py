@@ -17,8 +17,9 @@ from shim.errors import RpcError
 from shim.events import TOPICS, Publisher
 from shim.loop import Loop
 from shim.message import Message
+from shim.rpc import Method, Methods
 from shim.task.service import EMPTY
-from shim.ttrpc.server import Method, Server
+from shim.ttrpc.server import Server
 from shim.workers import Workers
 
 
@@ -32,7 +33,7 @@ class Containerd:
         methods = {
             ("containerd.services.events.ttrpc.v1.Events", "Forward"): Method(ForwardRequest, self.forward, inline=True)
         }
-        self.server = Server(self.loop, Workers(), methods)
+        self.server = Server(self.loop, Workers(), Methods(methods))
         listener = listen(str(path))
         assert listener
         self.server.listen(listener)

@@ -16,6 +16,7 @@ from shim.backend import OnExit
 from shim.errors import Code, RpcError
 from shim.loop import Loop
 from shim.message import Message
+from shim.sandbox.pod import Pod
 from shim.stdio import Stdio
 from shim.task import process as states
 from shim.task.service import TaskService
@@ -31,7 +32,9 @@ class Machine:
         self.at_start: Callable[[], None] = lambda: None
         self.console_size: dict[str, int] | None = None
 
-    def create(self, container_id: str, bundle: str, stdio: Stdio, options: dict[str, Any], on_exit: OnExit) -> Machine:
+    def create(
+        self, container_id: str, bundle: str, stdio: Stdio, options: dict[str, Any], on_exit: OnExit, pod: Pod | None
+    ) -> Machine:
         self.calls.append("create")
         self.ended[""] = on_exit
         return self

@@ -17,11 +17,12 @@ from shim.deferred import Deferred
 from shim.errors import Code, NotFoundError, RpcError
 from shim.loop import Loop
 from shim.message import Message
+from shim.rpc import Method, Methods
 from shim.ttrpc import connection as states
 from shim.ttrpc.client import Client
 from shim.ttrpc.connection import Call, ClientConnection, ProtocolError, Refusal, ServerConnection
 from shim.ttrpc.frame import DATA, HEADER, MAX_DATA, REMOTE_OPEN, REQUEST, RESPONSE, FrameReader, pack_frame
-from shim.ttrpc.server import Method, Server
+from shim.ttrpc.server import Server
 from shim.workers import Workers
 
 
@@ -120,7 +121,7 @@ class Served:
             ("S", "Fail"): Method(StartRequest, self.fail),
             ("S", "Bug"): Method(StartRequest, lambda _request: 1 / 0),  # type: ignore[arg-type, return-value]
         }
-        self.server = Server(self.loop, Workers(), methods, left=self.left.set)
+        self.server = Server(self.loop, Workers(), Methods(methods), left=self.left.set)
         self.server.listen(listener)
         self.thread = threading.Thread(target=self.loop.run)
         self.thread.start()

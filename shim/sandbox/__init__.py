@@ -1,0 +1,1 @@
+"""Pods without a pause container: containerd's sandbox API (`sandboxer = "shim"`)."""
