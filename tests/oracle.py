@@ -15,8 +15,13 @@ import bundles
 GUEST = bundles.REPOSITORY / "tests/guest"
 CASE = re.compile(r"^CASE\((\w+)\)", re.MULTILINE)
 DYNAMIC = re.compile(r"^DYNAMIC = (.*)$", re.MULTILINE)
-# Programs that run once more in another folder: on the tmpfs of /tmp besides the root file system.
-ELSEWHERE = {f"{name}.tmpfs": (name, "/tmp") for name in ("files", "names", "locks", "inotify", "memory")}
+VOLUME = "/volume"
+# Programs that run once more in another folder: besides the root file system on the tmpfs of /tmp and on a volume of the host.
+ELSEWHERE = {
+    f"{name}.{kind}": (name, folder)
+    for kind, folder in (("tmpfs", "/tmp"), ("volume", VOLUME))
+    for name in ("files", "names", "locks", "inotify", "memory")
+}
 
 Sections = dict[str, str]
 
@@ -79,7 +84,10 @@ def runner(
     def run(program: str, selected: Sequence[str]) -> tuple[bundles.Completed, Sections]:
         name, cwd = ELSEWHERE.get(program, (program, "/work"))
         bundle = bundles.busybox_bundle(folder(), [programs / name])
-        bundle.configure([f"/bin/{name}", *selected], cwd=cwd)
+        volume = bundle.path / "volume"
+        volume.mkdir()
+        mount = {"destination": VOLUME, "type": "bind", "source": str(volume), "options": ["rbind"]}
+        bundle.configure([f"/bin/{name}", *selected], cwd=cwd, mounts=[mount])
         completed = side.run(bundle, timeout=PROGRAM_SECONDS)
         return completed, sections(completed.stdout)
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -114,6 +115,42 @@ def test_volume(run: Callable[..., bundles.Completed], tmp_path: Path) -> None:
     script = "cat /data/in /etc/one; echo back > /data/out; echo no 2>/dev/null > /fixed/x || echo refused"
     assert run("sh", "-c", script, mounts=mounts).text == "from the host\nfrom the host\nrefused\n"
     assert (shared / "out").read_text() == "back\n"
+
+
+def update(volume: Path) -> None:
+    """Replace a file as a kubelet does in a ConfigMap's volume, and change others in every other way."""
+    (volume / "..new").mkdir()
+    (volume / "..new" / "word").write_text("second")
+    (volume / "..data_tmp").symlink_to("..new")
+    (volume / "..data_tmp").rename(volume / "..data")
+    shutil.rmtree(volume / "..old")
+    with (volume / "written").open("a") as file:
+        file.write("more")
+    (volume / "written").chmod(0o600)
+    (volume / "written").unlink()
+    (volume / "end").touch()
+
+
+def test_what_the_host_changes_in_a_volume_is_noticed(contained: bundles.Runtime, tmp_path: Path) -> None:
+    program = bundles.build_guest_programs() / "inotify"
+    volume = tmp_path / "volume"
+    (volume / "..old").mkdir(parents=True)
+    (volume / "..data").symlink_to("..old")
+    (volume / "written").touch()
+    bundle = bundles.busybox_bundle(tmp_path / "bundle", [program])
+    mount = {"destination": "/volume", "type": "bind", "source": str(volume), "options": ["rbind", "ro"]}
+    bundle.configure(["/bin/inotify", "@follow", "/volume"], mounts=[mount])
+    inside = contained.command("run", "--bundle", str(bundle.path), "follows")
+    natively = [str(program), "@follow", str(volume)]
+    with (
+        subprocess.Popen(inside, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as follower,
+        subprocess.Popen(natively, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True) as native,
+    ):
+        assert follower.stdout
+        assert native.stdout
+        assert follower.stdout.readline() == native.stdout.readline() == "watching\n"
+        update(volume)
+        assert follower.communicate(timeout=SECONDS) == native.communicate(timeout=SECONDS)
 
 
 def test_what_it_writes_is_in_the_bundle(run: Callable[..., bundles.Completed], bundle: bundles.Bundle) -> None:

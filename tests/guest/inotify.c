@@ -183,3 +183,16 @@ CASE(watched_folder_is_removed)
 	must(rmdir("d"));
 	show(fd);
 }
+
+/* Says what happens in a folder until a file named end is there, and what is told within half a second after that. */
+HELPER(follow)
+{
+	int fd = watch(argv[0], IN_ALL_EVENTS & ~(IN_OPEN | IN_ACCESS | IN_CLOSE));
+	struct pollfd ready = {fd, POLLIN, 0};
+	char end[4096];
+	snprintf(end, sizeof end, "%s/end", argv[0]);
+	say("watching");
+	while (poll(&ready, 1, access(end, F_OK) == 0 ? 500 : 10000) == 1)
+		show(fd);
+	return 0;
+}

@@ -49,7 +49,9 @@ pub use setup::{init, stdio};
 pub use table::FdTable;
 
 /// The host reports inotify records for a watched volume (see [`abi::request::Op::Notify`]).
-pub fn host_notify(_watch: u32) {}
+pub fn host_notify(_watch: u32) {
+    host::notify_announced();
+}
 
 /// pivot_root(2): tasks whose root or current directory was the old root move to the new one.
 pub(crate) fn root_pivoted(task: &alloc::sync::Arc<crate::process::Task>, old: &Location, new: &Location) {

@@ -29,7 +29,14 @@ struct Watch {
 
 /// The watches on one inode.
 #[derive(Default)]
-pub struct Watches(SpinLock<Vec<Watch>>);
+pub struct Watches {
+    list: SpinLock<Vec<Watch>>,
+    /// On a shared volume: the host's watch, which tells what [`ON_HOST`] has. 0: none.
+    host_watch: AtomicU32,
+}
+
+/// What is done on the host, by us or by others.
+pub const ON_HOST: u32 = IN_MODIFY | IN_ATTRIB | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_MOVE_SELF;
 
 static ACTIVE: AtomicUsize = AtomicUsize::new(0);
 static COOKIE: AtomicU32 = AtomicU32::new(1);
@@ -37,7 +44,7 @@ static COOKIE: AtomicU32 = AtomicU32::new(1);
 impl Watches {
     /// Adds a watch, or changes the mask of the watcher's watch with this number.
     pub fn set(&self, watcher: &Arc<dyn Watcher>, number: i32, mask: u32) {
-        let mut watches = self.0.lock();
+        let mut watches = self.list.lock();
         match watches.iter_mut().find(|watch| watch.is(watcher, number)) {
             Some(watch) => watch.mask = mask,
             None => {
@@ -48,16 +55,49 @@ impl Watches {
     }
 
     pub fn remove(&self, watcher: &Arc<dyn Watcher>, number: i32) {
-        let mut watches = self.0.lock();
+        let mut watches = self.list.lock();
         let before = watches.len();
         watches.retain(|watch| !watch.is(watcher, number) && watch.watcher.strong_count() > 0);
         ACTIVE.fetch_sub(before - watches.len(), Ordering::Relaxed);
+        let unused = watches.is_empty();
+        drop(watches);
+        if unused {
+            self.drop_host_watch();
+        }
     }
 
-    fn tell(&self, mask: u32, cookie: u32, name: &[u8]) {
+    pub fn is_empty(&self) -> bool {
+        self.list.lock().is_empty()
+    }
+
+    pub fn host_watch(&self) -> u32 {
+        self.host_watch.load(Ordering::Relaxed)
+    }
+
+    pub fn set_host_watch(&self, number: u32) {
+        self.host_watch.store(number, Ordering::Relaxed);
+    }
+
+    fn drop_host_watch(&self) {
+        match self.host_watch() {
+            0 => {}
+            number => super::host::unwatch(number),
+        }
+    }
+
+    /// Something was done here. May sleep.
+    fn done(&self, mask: u32, cookie: u32, name: &[u8]) {
+        if mask & ON_HOST != 0 && self.host_watch() != 0 {
+            super::host::collect_notices();
+        } else {
+            self.tell(mask, cookie, name);
+        }
+    }
+
+    pub fn tell(&self, mask: u32, cookie: u32, name: &[u8]) {
         // Told outside of the lock: a watcher may take its own.
         let interested: Vec<_> = {
-            let watches = self.0.lock();
+            let watches = self.list.lock();
             let wanted = watches.iter().filter(|watch| watch.mask & mask & !IN_ISDIR != 0);
             wanted.map(|watch| (watch.watcher.clone(), watch.number)).collect()
         };
@@ -70,7 +110,7 @@ impl Watches {
 
     /// The inode is gone: takes every watch (their IN_IGNORED is the watcher's to make).
     fn take(&self) -> Vec<(Weak<dyn Watcher>, i32)> {
-        let watches = core::mem::take(&mut *self.0.lock());
+        let watches = core::mem::take(&mut *self.list.lock());
         ACTIVE.fetch_sub(watches.len(), Ordering::Relaxed);
         watches.into_iter().map(|watch| (watch.watcher, watch.number)).collect()
     }
@@ -78,7 +118,8 @@ impl Watches {
 
 impl Drop for Watches {
     fn drop(&mut self) {
-        ACTIVE.fetch_sub(self.0.get_mut().len(), Ordering::Relaxed);
+        ACTIVE.fetch_sub(self.list.get_mut().len(), Ordering::Relaxed);
+        self.drop_host_watch();
     }
 }
 
@@ -101,9 +142,9 @@ pub fn event(dentry: &Dentry, mask: u32) {
     let mask = with_kind(&**dentry.inode(), mask);
     let (parent, name) = dentry.position();
     if let Some(parent) = parent {
-        parent.inode().state().watches.tell(mask, 0, &name);
+        parent.inode().state().watches.done(mask, 0, &name);
     }
-    dentry.inode().state().watches.tell(mask, 0, b"");
+    dentry.inode().state().watches.done(mask, 0, b"");
 }
 
 fn with_kind(inode: &dyn Inode, mask: u32) -> u32 {
@@ -117,14 +158,14 @@ fn with_kind(inode: &dyn Inode, mask: u32) -> u32 {
 /// A name appeared in a directory.
 pub fn created(directory: &Dentry, name: &[u8], inode: &dyn Inode) {
     if !nobody() {
-        directory.inode().state().watches.tell(with_kind(inode, IN_CREATE), 0, name);
+        directory.inode().state().watches.done(with_kind(inode, IN_CREATE), 0, name);
     }
 }
 
 /// The number of names changed (link(2), unlink(2)): the object alone hears of it.
 pub fn link_count_changed(inode: &dyn Inode) {
     if !nobody() {
-        inode.state().watches.tell(with_kind(inode, IN_ATTRIB), 0, b"");
+        inode.state().watches.done(with_kind(inode, IN_ATTRIB), 0, b"");
     }
 }
 
@@ -139,7 +180,7 @@ pub fn deleted(directory: &Dentry, name: &[u8], inode: &dyn Inode, last: bool) {
     if !is_directory(inode) {
         link_count_changed(inode);
     }
-    directory.inode().state().watches.tell(with_kind(inode, IN_DELETE), 0, name);
+    directory.inode().state().watches.done(with_kind(inode, IN_DELETE), 0, name);
     if last && inode.state().is_unused() {
         gone(inode);
     }
@@ -164,7 +205,7 @@ pub fn gone(inode: &dyn Inode) {
         return;
     }
     let watches = &inode.state().watches;
-    watches.tell(IN_DELETE_SELF, 0, b"");
+    watches.done(IN_DELETE_SELF, 0, b"");
     for (watcher, number) in watches.take() {
         if let Some(watcher) = watcher.upgrade() {
             watcher.event(number, linux_abi::fs::IN_IGNORED, 0, b"");
@@ -177,9 +218,9 @@ pub fn moved(from: &Dentry, name: &[u8], to: &Dentry, new_name: &[u8], inode: &d
         return;
     }
     let cookie = COOKIE.fetch_add(1, Ordering::Relaxed);
-    from.inode().state().watches.tell(with_kind(inode, IN_MOVED_FROM), cookie, name);
-    to.inode().state().watches.tell(with_kind(inode, IN_MOVED_TO), cookie, new_name);
-    inode.state().watches.tell(IN_MOVE_SELF, 0, b"");
+    from.inode().state().watches.done(with_kind(inode, IN_MOVED_FROM), cookie, name);
+    to.inode().state().watches.done(with_kind(inode, IN_MOVED_TO), cookie, new_name);
+    inode.state().watches.done(IN_MOVE_SELF, 0, b"");
 }
 
 fn file_event(file: &OpenFile, mask: u32) {

@@ -50,7 +50,9 @@ fn inotify_add_watch(call: &mut Call<'_>) -> SysResult {
         return Err(ENOTDIR);
     }
     permission::check(walk.credentials(), &**location.inode(), permission::READ)?;
-    instance.add(&location.dentry, mask).map(|number| number as usize)
+    let number = instance.add(&location.dentry, mask)?;
+    crate::fs::host::watch(location.inode());
+    Ok(number as usize)
 }
 
 fn inotify_rm_watch(call: &mut Call<'_>) -> SysResult {

@@ -10,6 +10,7 @@ mod directory;
 mod handle;
 mod inode;
 mod mapping;
+mod notify;
 mod regular;
 pub(in crate::fs) mod request;
 mod tree;
@@ -18,5 +19,6 @@ mod xattr;
 
 pub use handle::Handle;
 pub use inode::HostInode;
+pub use notify::{announced as notify_announced, collect as collect_notices, unwatch, watch};
 pub use tree::HostTree;
 pub use window::init as init_windows;

@@ -71,6 +71,9 @@ impl HostInode {
 
     /// An overwrite of allocated blocks through a writable window. None: not possible that way.
     fn overwrite(&self, buffer: &mut IoBuffer<'_>, offset: u64) -> Option<SysResult> {
+        if !self.exclusive() {
+            return None;
+        }
         let bytes = buffer.remaining();
         let size = self.size.load(Ordering::Acquire);
         let allocated = self.known().blocks * 512 >= size;
