@@ -153,11 +153,17 @@ class LiteboxInstance:
         return added.pid
 
     def kill(self, signal: int, *, exec_id: str = "", everyone: bool = False) -> None:
+        from runtime.errors import WrongState  # loaded by then
+
         with translated():
             if exec_id:
                 self._exec(exec_id).kill(signal)
-            else:
+                return
+            try:
                 self._container.kill(signal, all=everyone)
+            except WrongState as error:
+                # It ended just now: whoever stops it takes this answer, and no other, for done.
+                raise NotFoundError(str(error)) from error
 
     def resize(self, width: int, height: int, *, exec_id: str = "") -> None:
         with translated():

@@ -117,7 +117,9 @@ def test_many_execs_at_once(containerd: Containerd, asleep: str) -> None:
 
 
 def test_a_terminal(containerd: Containerd) -> None:
-    script = "tty; stty size; read word; echo got-$word; exit 4"
+    # ctr says the size once the process runs.
+    script = 'tty; until size=$(stty size) && test "$size"; do sleep 0.1; done; echo $size; '
+    script += "read word; echo got-$word; exit 4"
     arguments = ("run", "--rm", "--tty", "--runtime", RUNTIME, IMAGE, "tty1", "/bin/sh", "-c", script)
     out, code = talk(containerd.command(*arguments), b"word\n", environment=containerd.environment)
     assert b"got-word" in out
@@ -127,7 +129,6 @@ def test_a_terminal(containerd: Containerd) -> None:
 
 
 def test_exec_on_a_terminal(containerd: Containerd, asleep: str) -> None:
-    # ctr says the size once the process runs.
     script = 'until size=$(stty size) && test "$size"; do sleep 0.1; done; echo $size; '
     script += "read word; echo got-$word; test -t 0 && exit 6"
     arguments = ("task", "exec", "--tty", "--exec-id", "t", asleep, "/bin/sh", "-c", script)
