@@ -14,7 +14,7 @@ PYTEST_ARGS ?=
 BENCH_ARGS ?=
 
 # The guest image has its own linker script and no unwinder, so it is built apart from the host's crates.
-HOST_CRATES := -p abi -p linux_abi -p hal -p libos -p vmm -p vmm_bin
+HOST_CRATES := -p abi -p linux_abi -p hal -p libos -p vmm -p vmm_bin -p launcher
 
 .PHONY: help
 help: ## this list
@@ -28,8 +28,10 @@ rust:
 	@command -v $(CARGO) >/dev/null || deploy/requirements
 	cd kernel_lib && $(CARGO) build -q --release -p vmm_bin
 	cd kernel_lib && $(CARGO) build -q --release -p kernel
+	cd kernel_lib && $(CARGO) rustc -q --release -p launcher -- -C target-feature=+crt-static # loading libraries: 0.2 ms of each start
 	install -D -m 755 $(TARGET)/release/litebox-vmm $(LIB)/litebox-vmm
 	install -D -m 644 $(TARGET)/release/litebox-kernel $(LIB)/litebox-kernel
+	install -D -m 755 $(TARGET)/release/litebox $(BUILD)/bin/litebox
 
 $(VENV)/ready: pyproject.toml
 	@python3 -c 'import ensurepip' 2>/dev/null || deploy/requirements
@@ -40,16 +42,17 @@ $(VENV)/ready: pyproject.toml
 .PHONY: launchers
 launchers: $(VENV)/ready
 	@$(PYTHON) deploy/launchers.py --python $(PYTHON) --path $(CURDIR) \
-	    --path "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(BUILD)/bin
+	    --path "$$($(PYTHON) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')" $(BUILD)
 
 .PHONY: install
 install: build ## installs into PREFIX (default /usr/local): bin/ and lib/litebox/
+	install -D -m 755 $(BUILD)/bin/litebox $(DESTDIR)$(PREFIX)/bin/litebox
 	install -D -m 755 $(LIB)/litebox-vmm $(DESTDIR)$(PREFIX)/lib/litebox/litebox-vmm
 	install -D -m 644 $(LIB)/litebox-kernel $(DESTDIR)$(PREFIX)/lib/litebox/litebox-kernel
-	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/python
-	$(PYTHON) -m pip install -q --disable-pip-version-check --target $(DESTDIR)$(PREFIX)/lib/litebox/python .
-	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/python/bin
-	$(PYTHON) deploy/launchers.py --python "$(if $(RUN_WITH),$(RUN_WITH),$$(readlink -f $(PYTHON)))" --path $(PREFIX)/lib/litebox/python $(DESTDIR)$(PREFIX)/bin
+	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/packages
+	$(PYTHON) -m pip install -q --disable-pip-version-check --target $(DESTDIR)$(PREFIX)/lib/litebox/packages .
+	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/packages/bin
+	$(PYTHON) deploy/launchers.py --python "$(if $(RUN_WITH),$(RUN_WITH),$$(readlink -f $(PYTHON)))" --path $(PREFIX)/lib/litebox/packages --destdir "$(DESTDIR)" $(DESTDIR)$(PREFIX)
 
 .PHONY: deb
 deb: build ## build/litebox.deb, a Debian package for the Python version it is built with

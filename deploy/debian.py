@@ -1,6 +1,6 @@
 """Writes what makes a Debian package of an installed tree: ``debian.py TREE``, before ``dpkg-deb --build TREE``.
 
-The libraries that Debian has too old, or not at all, are inside (lib/litebox/python), some of them compiled for the
+The libraries that Debian has too old, or not at all, are inside (lib/litebox/packages), some of them compiled for the
 Python they were installed with: the package depends on that very version.
 """
 

@@ -30,16 +30,16 @@ _EXEC_ERRNOS = (2, 13, 8, 20, 40, 21, 36, 26, 1, 7, 80, 22)
 
 
 def library_directory() -> str:
-    """Where litebox-vmm and litebox-kernel are: LITEBOX_LIBDIR, ../lib/litebox of the program, or the source tree's."""
+    """Where litebox-vmm and litebox-kernel are: LITEBOX_LIBDIR, with litebox.pyc, ../lib/litebox, or in the source."""
     candidates = []
     if "LITEBOX_LIBDIR" in os.environ:
         candidates.append(os.environ["LITEBOX_LIBDIR"])
     else:
         program = os.path.dirname(os.path.realpath(sys.argv[0]))
         source = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        candidates.append(os.path.join(os.path.dirname(program), "lib", "litebox"))
+        candidates += [program, os.path.join(os.path.dirname(program), "lib", "litebox")]
         candidates.append(os.path.join(source, "build", "lib", "litebox"))
-        candidates.append(os.path.dirname(source))  # installed: lib/litebox/python/runtime
+        candidates.append(os.path.dirname(source))  # installed: lib/litebox/packages/runtime
     for candidate in candidates:
         if os.access(os.path.join(candidate, "litebox-vmm"), os.X_OK):
             return candidate

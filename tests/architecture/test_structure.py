@@ -29,6 +29,7 @@ CRATE_MAY_USE = {
     "kernel": {"libos", "hal", "abi"},
     "vmm": {"abi"},
     "vmm_bin": {"vmm"},
+    "launcher": {"vmm"},
 }
 UNSAFE_ALLOWED = ("hal/", "kernel/", "abi/", "vmm/src/backends", "vmm/src/memory", "vmm/src/jail")
 LONGEST_FILE = 800
