@@ -15,7 +15,7 @@ import time
 from runtime import fastjson, launcher, vmm
 from runtime import plan as planning
 from runtime.descriptors import check_files, write_pid_file
-from runtime.errors import HostError, InvalidSpec, LiteboxError
+from runtime.errors import HookFailed, HostError, InvalidSpec, LiteboxError
 from runtime.host import facts, namespaces, programs, rootless
 from runtime.host.cgroups import manager
 from runtime.log import rfc3339
@@ -223,9 +223,18 @@ def _hooks_and_sysctls(plan: Plan, state: Json) -> None:
     if plan.host_sysctl:
         namespaces.write_sysctl(state["pid"], plan.host_sysctl)
     if plan.hooks.get("createContainer"):
-        kinds = [kind for kind in ("network", "ipc", "uts") if any(n.type == kind for n in plan.namespaces)]
-        enter = namespaces.entering(state["pid"], kinds)
-        hooks.run(plan.hooks["createContainer"], "createContainer", document, enter=enter)
+        asked = {namespace.type for namespace in plan.namespaces}
+        kinds: list[str] = [kind for kind in ("network", "ipc", "uts") if kind in asked]
+        if plan.uid_gid_mappings or plan.user_namespace_path:
+            kinds.append("user")
+
+        def work() -> None:
+            hooks.run(plan.hooks["createContainer"], "createContainer", document, cwd=plan.rootfs)
+
+        try:
+            namespaces.run_in_container(state["pid"], kinds, plan.rootfs, work)
+        except OSError as error:
+            raise HookFailed(error.strerror or str(error)) from error
 
 
 def _complete_environment(plan: Plan, request: Request) -> None:

@@ -1,7 +1,7 @@
 """Runs the hooks of config.json: in order, state on stdin, their own environment and nothing of ours, a time limit.
 
 prestart, createRuntime   host, after the namespaces exist     failure: the container is destroyed
-createContainer           the container's network, ipc and uts namespaces and a mount namespace of its own
+createContainer           the container's namespaces, its mounts at root.path: `namespaces.run_in_container`
 startContainer            inside the container (lifecycle does it: it is a process of the guest)
 poststart                 host, after the program runs         failure: the container is destroyed
 poststop                  host, after delete                   failure: logged, the next one runs
@@ -10,6 +10,8 @@ poststop                  host, after delete                   failure: logged, 
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 
 from runtime import fastjson
 from runtime.errors import HookFailed
@@ -24,25 +26,22 @@ if TYPE_CHECKING:
 _SHOWN = 2000
 
 
-def run(hooks: list[Json], kind: str, state: Json, *, enter: Callable[[], None] | None = None) -> None:
-    """All of one kind. HookFailed at the first that fails."""
+def run(hooks: list[Json], kind: str, state: Json, *, cwd: str = "") -> None:
+    """All of one kind, in `cwd` or the bundle. HookFailed at the first that fails."""
     for index, hook in enumerate(hooks):
-        _run_one(hook, f"hooks.{kind}[{index}] ({hook['path']})", state, enter)
+        _run_one(hook, f"hooks.{kind}[{index}] ({hook['path']})", state, cwd or state["bundle"])
 
 
 def run_all(hooks: list[Json], kind: str, state: Json, log: Callable[[str], None]) -> None:
     """All of one kind, whatever fails."""
     for index, hook in enumerate(hooks):
         try:
-            _run_one(hook, f"hooks.{kind}[{index}] ({hook['path']})", state, None)
+            _run_one(hook, f"hooks.{kind}[{index}] ({hook['path']})", state, state["bundle"])
         except HookFailed as error:
             log(str(error))
 
 
-def _run_one(hook: Json, name: str, state: Json, enter: Callable[[], None] | None) -> None:
-    import signal
-    import subprocess
-
+def _run_one(hook: Json, name: str, state: Json, cwd: str) -> None:
     environment = dict(entry.partition("=")[::2] for entry in hook.get("env") or [])
     arguments = hook.get("args") or [hook["path"]]
     try:
@@ -54,8 +53,7 @@ def _run_one(hook: Json, name: str, state: Json, enter: Callable[[], None] | Non
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            cwd=state["bundle"],
-            preexec_fn=enter,  # noqa: PLW1509 - setns(2) has to happen between fork and exec
+            cwd=cwd,
         )
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise HookFailed(f"{name}: {getattr(error, 'strerror', None) or error}") from error

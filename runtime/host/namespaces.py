@@ -199,14 +199,32 @@ def _write(path: str, text: str) -> None:
         os.close(fd)
 
 
-def entering(pid: int, kinds: list[str]) -> Callable[[], None]:
-    """For between fork and exec: enters those namespaces of `pid`, and a mount namespace of its own."""
-    fds = [(kind, os.open(f"/proc/{pid}/ns/{_FILE_NAMES[kind]}", os.O_RDONLY | os.O_CLOEXEC)) for kind in kinds]
+def run_in_container(pid: int, kinds: list[str], rootfs: str, work: Callable[[], None]) -> None:
+    """Run `work` as a createContainer hook finds things: in the container's namespaces, its mounts at `rootfs`, below
+    the host's root (what runc has before pivot_root). The mount namespace is a copy that dies with the child.
 
-    def enter() -> None:
-        for kind, fd in fds:
-            linux.setns(fd, _KINDS[kind])
+    The VMM has the container's mounts at its root, already pivoted: they are copied from there.
+    """
+    own = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    containers = os.open(f"/proc/{pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+    user = "user" in kinds
+    others = [kind for kind in kinds if kind != "user"]
+
+    def enter_and_work() -> None:
+        linux.setns(containers, linux.CLONE_NEWNS)
+        mounts = linux.open_tree("/", linux.OPEN_TREE_CLONE | linux.AT_RECURSIVE)
+        linux.setns(own, linux.CLONE_NEWNS)
         linux.unshare(linux.CLONE_NEWNS)
         linux.mount("", "/", "", linux.MS_SLAVE | linux.MS_REC)
+        linux.move_mount(mounts, rootfs)
+        os.close(mounts)
+        if user:
+            enter_user(os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC))
+            linux.unshare(linux.CLONE_NEWNS)  # the hook's own, where it may mount
+        work()
 
-    return enter
+    try:
+        run_inside(pid, others, enter_and_work)
+    finally:
+        os.close(own)
+        os.close(containers)

@@ -2,7 +2,8 @@
 //! (`abi::request`) and speaks the control protocol (`docs/control-protocol.md`) with the runtime.
 //!
 //! Threads: one per vCPU ([`vcpu`]), 2..8 request servers ([`server`]), one for readiness ([`watch`]), one for control connections
-//! ([`control`]), and the main thread ([`machine`]) which starts the others, keeps the guest's clock and ends the process.
+//! ([`control`]), the main thread ([`machine`]) which starts the others, keeps the guest's clock and ends the VM, and the process's first,
+//! which waits for that.
 //!
 //! What a guest writes is hostile: it is copied once out of guest memory, checked, and never read again. Three kinds of failure are
 //! kept apart: [`services::Errno`] is an answer to the guest, [`error::HostError`] ends the VM with a message, a panic is our own bug.

@@ -1,9 +1,10 @@
 //! Builds the VM, starts its threads and waits for its end.
 //!
-//! Order: plan → descriptors adopted, all others closed → image opened, VM built → jail → threads → guest code. What fails before the guest
+//! Order: plan → descriptors adopted, all others closed → image opened, VM built → jail → main thread, which starts
+//! the others → guest code. What fails before the guest
 //! runs is told on `ready` and in the log, and ends the process with status 125.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -22,7 +23,7 @@ use crate::error::{During, HostError, Kind};
 use crate::events::Events;
 use crate::handles::{Handle, Handles, Kind as HandleKind};
 use crate::jail::seccomp::{Filter, Thread};
-use crate::jail::{self, descriptors};
+use crate::jail::{self, descriptors, Tree};
 use crate::memory::GuestMemory;
 use crate::plan::{DescriptorKind, Plan, MAX_BYTES};
 use crate::ready::Ready;
@@ -119,7 +120,22 @@ fn prepare(plan: Plan) -> Result<i32, HostError> {
     let mut inherited = Inherited::adopt(&plan)?;
     descriptors::close_others(inherited.all().map(AsRawFd::as_raw_fd).chain(crate::log::descriptor()))?;
     let ready = Arc::new(Ready::new(inherited.ready.take()));
-    start(plan, inherited, ready.clone()).and_then(Running::wait).or_else(|error| ready.fail(error).map(|()| FAILED))
+    build(plan, inherited, ready.clone()).and_then(run_on_main_thread).or_else(|error| ready.fail(error).map(|()| FAILED))
+}
+
+/// The process's first thread shows the container's root to the host (see `jail`): the VM is run by another.
+fn run_on_main_thread(built: Built) -> Result<i32, HostError> {
+    let (confined, first_is_confined) = channel();
+    let enabled = built.plan.jail.enabled;
+    let main = std::thread::Builder::new()
+        .name("main".to_owned())
+        .stack_size(STACK_BYTES)
+        .spawn(move || start(built, &first_is_confined).and_then(Running::wait))
+        .during(Kind::Host, "cannot start a thread")?;
+    jail::Jailed::confine_first(enabled)?;
+    // It has failed already if it does not listen.
+    let _ = confined.send(());
+    main.join().unwrap_or_else(|_| Err(HostError::new(Kind::Host, "the main thread panicked")))
 }
 
 /// A VM whose vCPU 0 runs.
@@ -139,7 +155,26 @@ struct Running {
     filters: Filters,
 }
 
-fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running, HostError> {
+/// A VM in a jailed process of one thread.
+struct Built {
+    plan: Plan,
+    memory: Arc<GuestMemory>,
+    machine: Arc<KvmMachine>,
+    vcpu: Box<dyn crate::backends::Vcpu>,
+    /// Where vCPUs start: ring 0, ring 3.
+    entries: (u64, u64),
+    clock: Clock,
+    ram_end: u64,
+    dax_end: u64,
+    doorbell: OwnedFd,
+    jailed: jail::Jailed,
+    trees: Vec<Tree>,
+    streams: Vec<(u32, OwnedFd)>,
+    control: Option<OwnedFd>,
+    ready: Arc<Ready>,
+}
+
+fn build(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Built, HostError> {
     signal::install()?;
     rustix::process::umask(rustix::fs::Mode::empty());
     let kernel =
@@ -172,23 +207,50 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
     let features = machine.features();
     let clock = Clock::start(&memory, features.tsc_hz, features.apic_timer_hz)?;
 
-    let trees: Vec<BorrowedFd<'_>> =
-        inherited.handles.iter().filter(|(_, kind, _)| *kind == DescriptorKind::Tree).map(|(_, _, fd)| fd.as_fd()).collect();
-    let jailed = jail::enter(&plan.jail, inherited.namespaces, &trees, plan.container.process.capabilities.bounding)?;
+    let (mut trees, mut streams) = (Vec::new(), Vec::new());
+    for (handle, kind, fd) in inherited.handles {
+        match kind {
+            DescriptorKind::Tree => trees.push(Tree { handle, fd }),
+            DescriptorKind::Stream => streams.push((handle, fd)),
+        }
+    }
+    let jailed = jail::enter(&plan.jail, inherited.namespaces, &mut trees, &plan.container)?;
+    Ok(Built {
+        plan,
+        memory,
+        machine,
+        vcpu,
+        entries: (loaded.entry, entry),
+        clock,
+        ram_end,
+        dax_end,
+        doorbell,
+        jailed,
+        trees,
+        streams,
+        control: inherited.control,
+        ready,
+    })
+}
 
+/// On the main thread.
+fn start(built: Built, first_is_confined: &Receiver<()>) -> Result<Running, HostError> {
+    let Built { plan, memory, machine, vcpu, entries, clock, ram_end, dax_end, doorbell, jailed, trees, streams, control, ready } = built;
+    jailed.confine(&trees)?;
+    let features = machine.features();
     let (notices, inbox) = channel();
     let machine: Arc<dyn Machine> = machine;
     let events = Arc::new(Events::new(memory.clone(), machine.clone()));
     let handles = Handles::default();
-    for (number, kind, fd) in inherited.handles {
-        let kind = match kind {
-            DescriptorKind::Tree => HandleKind::Tree,
-            DescriptorKind::Stream => HandleKind::Stream,
-        };
-        let mut handle = Handle::new(fd, kind);
+    for Tree { handle: number, fd } in trees {
+        let mut handle = Handle::new(fd, HandleKind::Tree);
         handle.shared = plan.container.mounts.iter().any(|mount| mount.handle == number && !mount.exclusive);
         handles.plan(number, handle);
     }
+    for (number, fd) in streams {
+        handles.plan(number, Handle::new(fd, HandleKind::Stream));
+    }
+    let listening = control;
     let control = Arc::new(Control::new(events.clone(), notices.clone(), ready));
     let host = Arc::new(Host {
         memory: memory.clone(),
@@ -215,7 +277,7 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
         vcpus: Arc::clone(&vcpus),
     });
     let terminal = controlling_terminal(&plan, &host);
-    let listener = Listener::new(control, inherited.control, terminal)?;
+    let listener = Listener::new(control, listening, terminal)?;
     let filters = Filters::install(plan.jail.enabled)?;
     let mut running = Running {
         host,
@@ -225,7 +287,7 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
         clock,
         inbox,
         notices,
-        entries: (loaded.entry, entry),
+        entries,
         vcpu_limit: plan.vcpus,
         started: vec![false; plan.vcpus as usize],
         asked: Arc::default(),
@@ -240,6 +302,8 @@ fn start(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Running,
         spawn("control", &running.filters.control, move || listener.serve())?;
     }
     spawn("readiness", &running.filters.readiness, move || watcher.watcher.serve(|| watcher.window_changed()))?;
+    // Before any guest code runs, no thread has a right left.
+    first_is_confined.recv().during(Kind::Jail, "the first thread has failed")?;
     running.start_vcpu(0, vcpu)?;
     Ok(running)
 }

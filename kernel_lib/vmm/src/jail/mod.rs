@@ -1,12 +1,13 @@
 //! What the process gives up before guest code runs, in this order (each step needs rights that a later one takes away):
 //!
 //! 1. namespaces of the plan joined or created, always a mount namespace of its own ([`namespaces`]);
-//! 2. an empty, read-only root; the working directory is /proc/self/fd of a proc that shows nothing else ([`root`]);
+//! 2. the container's file system as the root, for the host to look at ([`root`]);
 //! 3. AppArmor or SELinux label, user and group, resource limits, capabilities, no_new_privs ([`privileges`]);
-//! 4. Landlock: files below the trees of the plan only ([`landlock`]);
+//! 4. by the second thread, from which all others descend: an empty, read-only root, and as working directory /proc/self/fd of a proc that
+//!    shows nothing else ([`root::Cell`]); Landlock: files below the trees of the plan only ([`landlock`]);
 //! 5. an allow-list of system calls for each kind of thread, installed by the thread itself ([`seccomp`]).
 //!
-//! The caller is the only thread. Without the privilege for a step (rootless without a user namespace of its own, an old kernel) the step
+//! Up to 3 the caller is the only thread. It waits from then on, and may do nothing else ([`Jailed::confine_first`]). Without the privilege for a step (rootless without a user namespace of its own, an old kernel) the step
 //! is left out and the log says so; what the plan asks for by name and cannot be had is an error.
 //!
 //! No user namespace is made for a privileged VMM: in one it could not bind ports below 1024 in a network namespace that it does not own.
@@ -19,32 +20,68 @@ mod privileges;
 mod root;
 pub mod seccomp;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+
+use abi::config::ContainerSpec;
 
 use crate::error::HostError;
 use crate::plan::{Jail, NamespaceKind};
 
-/// Whether /proc/self/fd could be made the working directory (see `services::names`).
-#[derive(Clone, Copy, Debug)]
-pub struct Jailed {
-    pub has_proc: bool,
+/// The root of one of the container's mounts.
+#[derive(Debug)]
+pub struct Tree {
+    pub handle: u32,
+    pub fd: OwnedFd,
 }
 
-/// `trees`: the roots of the container's mounts. `bounding`: the container's own capabilities.
+/// A process that has given up its rights, but for the one that [`Jailed::confine`] needs.
+#[derive(Debug)]
+pub struct Jailed {
+    /// Whether /proc/self/fd is the working directory of the threads (see `services::names`).
+    pub has_proc: bool,
+    enabled: bool,
+    cell: Option<root::Cell>,
+}
+
+/// Steps 1 to 3.
 pub fn enter(
     plan: &Jail,
     namespaces: Vec<(NamespaceKind, Option<OwnedFd>)>,
-    trees: &[BorrowedFd<'_>],
-    bounding: u64,
+    trees: &mut [Tree],
+    container: &ContainerSpec,
 ) -> Result<Jailed, HostError> {
     if !plan.enabled {
         namespaces::join_network_only(namespaces)?;
-        return Ok(Jailed { has_proc: root::enter_descriptor_directory() });
+        return Ok(Jailed { has_proc: root::enter_descriptor_directory(), enabled: false, cell: None });
     }
     privileges::set_label(plan)?;
-    let own_root = namespaces::enter(namespaces)?;
-    let has_proc = if own_root { root::leave()? } else { root::enter_descriptor_directory() };
-    privileges::drop_all(plan, bounding)?;
-    landlock::restrict(trees);
-    Ok(Jailed { has_proc })
+    let cell = if namespaces::enter(namespaces, container)? { Some(root::exchange(&container.mounts, trees)?) } else { None };
+    let has_proc = cell.as_ref().map_or_else(root::enter_descriptor_directory, root::Cell::has_proc);
+    privileges::drop_all(plan, container.process.capabilities.bounding)?;
+    Ok(Jailed { has_proc, enabled: true, cell })
+}
+
+impl Jailed {
+    /// Step 4, for the calling thread and those that it starts.
+    pub fn confine(&self, trees: &[Tree]) -> Result<(), HostError> {
+        if !self.enabled {
+            return Ok(());
+        }
+        if let Some(cell) = &self.cell {
+            cell.enter()?;
+        }
+        privileges::drop_chroot()?;
+        let trees: Vec<_> = trees.iter().map(|tree| tree.fd.as_fd()).collect();
+        landlock::restrict(&trees);
+        Ok(())
+    }
+
+    /// The thread that keeps the container's root: it can wait and end the process.
+    pub fn confine_first(enabled: bool) -> Result<(), HostError> {
+        if !enabled {
+            return Ok(());
+        }
+        privileges::drop_chroot()?;
+        seccomp::Filter::new(seccomp::Thread::First)?.install()
+    }
 }

@@ -1,7 +1,8 @@
 //! Namespaces: those of the plan, and a mount namespace.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use abi::config::ContainerSpec;
 use rustix::io::Errno;
 use rustix::thread::{move_into_link_name_space, LinkNameSpaceType, UnshareFlags};
 
@@ -11,6 +12,33 @@ use crate::plan::NamespaceKind;
 fn unshare(flags: UnshareFlags) -> Result<(), Errno> {
     // SAFETY: the file table stays shared (no FILES among the flags).
     unsafe { rustix::thread::unshare_unsafe(flags) }
+}
+
+/// The calling thread's root and working directory are its own from now on, not the process's.
+pub fn own_root_and_directory() -> Result<(), HostError> {
+    unshare(UnshareFlags::FS).during(Kind::Jail, "cannot separate the thread's root")
+}
+
+/// Nothing can be written below this mount. Numbers: include/uapi/linux/mount.h.
+pub fn make_read_only(mount: &OwnedFd) -> std::io::Result<()> {
+    const MOUNT_ATTR_RDONLY: u64 = 1;
+    let attributes: [u64; 4] = [MOUNT_ATTR_RDONLY, 0, 0, 0];
+    // SAFETY: `attributes` has the layout of a struct mount_attr (attr_set, attr_clr, propagation, userns_fd), and lives during the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            mount.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            attributes.as_ptr(),
+            size_of_val(&attributes),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
 }
 
 fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
@@ -38,7 +66,7 @@ fn new_flag(kind: NamespaceKind) -> UnshareFlags {
 }
 
 /// Joins and creates; false: there could be no mount namespace (no privilege), the process keeps its root.
-pub fn enter(namespaces: Vec<(NamespaceKind, Option<OwnedFd>)>) -> Result<bool, HostError> {
+pub fn enter(namespaces: Vec<(NamespaceKind, Option<OwnedFd>)>, container: &ContainerSpec) -> Result<bool, HostError> {
     let mut new = UnshareFlags::NEWNS;
     // The user namespace first: the right to join the others may come from it.
     let (user, others): (Vec<_>, Vec<_>) = namespaces.into_iter().partition(|(kind, _)| *kind == NamespaceKind::User);
@@ -62,7 +90,21 @@ pub fn enter(namespaces: Vec<(NamespaceKind, Option<OwnedFd>)>) -> Result<bool, 
     if new.contains(UnshareFlags::NEWNET) {
         loopback_up()?;
     }
+    if new.contains(UnshareFlags::NEWUTS) {
+        name(container)?;
+    }
     Ok(true)
+}
+
+/// The guest keeps its own names; these are for hooks, and for whoever enters the namespace.
+fn name(container: &ContainerSpec) -> Result<(), HostError> {
+    if !container.hostname.is_empty() {
+        rustix::system::sethostname(container.hostname.as_bytes()).during(Kind::Jail, "sethostname")?;
+    }
+    if !container.domainname.is_empty() {
+        rustix::system::setdomainname(container.domainname.as_bytes()).during(Kind::Jail, "setdomainname")?;
+    }
+    Ok(())
 }
 
 /// Without a jail, sockets still belong into the container's network.
@@ -113,7 +155,7 @@ fn loopback_up() -> Result<(), HostError> {
         request.ifr_name[0] = b'l' as libc::c_char;
         request.ifr_name[1] = b'o' as libc::c_char;
         request.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
-        libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS, &raw const request)
+        libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request)
     };
     if result == 0 {
         Ok(())

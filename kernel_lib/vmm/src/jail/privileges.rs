@@ -31,6 +31,7 @@ pub fn set_label(plan: &Jail) -> Result<(), HostError> {
     Ok(())
 }
 
+/// All but CAP_SYS_CHROOT, which goes last ([`drop_chroot`]).
 pub fn drop_all(plan: &Jail, bounding: u64) -> Result<(), HostError> {
     set_limits();
     rustix::thread::set_no_new_privs(true).during(Kind::Jail, "no_new_privs")?;
@@ -45,12 +46,20 @@ pub fn drop_all(plan: &Jail, bounding: u64) -> Result<(), HostError> {
         }
     }
     change_ids(plan, has.effective)?;
-    let left = kept & has.permitted;
+    let left = kept.union(CapabilitySet::SYS_CHROOT) & has.permitted;
     let sets = CapabilitySets { effective: left, permitted: left, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).during(Kind::Jail, "capset")?;
     let _ = rustix::thread::clear_ambient_capability_set();
     // No core dumps with the guest's memory, no tracing by others of the same user.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).during(Kind::Jail, "PR_SET_DUMPABLE")
+}
+
+/// Of the calling thread.
+pub fn drop_chroot() -> Result<(), HostError> {
+    let has = rustix::thread::capabilities(None).during(Kind::Jail, "capget")?;
+    let left = has.permitted - CapabilitySet::SYS_CHROOT;
+    let sets = CapabilitySets { effective: left, permitted: left, inheritable: CapabilitySet::empty() };
+    rustix::thread::set_capabilities(None, sets).during(Kind::Jail, "capset")
 }
 
 fn set_limits() {
