@@ -26,4 +26,6 @@ NonEmpty = Annotated[str, StringConstraints(min_length=1)]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^/")]
 #: Minor versions only add properties, which an older reader ignores: any 1.x will do.
 Version = Annotated[str, StringConstraints(pattern=r"^1\.[0-9]+\.[0-9]+([-+].*)?$")]
-Annotations = dict[str, str]
+#: A name in an object whose names are free.
+Key = NonEmpty
+Annotations = dict[Key, str]

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from oci_spec.base import AbsolutePath, Annotations, Model, NonEmpty, Version
+from oci_spec.base import AbsolutePath, Annotations, Key, Model, NonEmpty, Version
 from oci_spec.linux import IDMapping, Linux
 from oci_spec.process import Process
 
@@ -61,4 +61,4 @@ class Config(Model):
     hooks: Hooks | None = None
     annotations: Annotations | None = None
     linux: Linux | None = None
-    vm: dict[str, Any] | None = None
+    vm: dict[Key, Any] | None = None

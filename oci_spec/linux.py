@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from oci_spec.base import AbsolutePath, Int64, Model, NonEmpty, UInt32, UInt64
+from oci_spec.base import AbsolutePath, Int64, Key, Model, NonEmpty, UInt32, UInt64
 from oci_spec.resources import Resources
 
 SeccompAction = Literal[
@@ -19,6 +19,32 @@ SeccompAction = Literal[
     "SCMP_ACT_ALLOW",
     "SCMP_ACT_LOG",
     "SCMP_ACT_NOTIFY",
+]
+
+SeccompArch = Literal[
+    "SCMP_ARCH_X86",
+    "SCMP_ARCH_X86_64",
+    "SCMP_ARCH_X32",
+    "SCMP_ARCH_ARM",
+    "SCMP_ARCH_AARCH64",
+    "SCMP_ARCH_LOONGARCH64",
+    "SCMP_ARCH_M68K",
+    "SCMP_ARCH_MIPS",
+    "SCMP_ARCH_MIPS64",
+    "SCMP_ARCH_MIPS64N32",
+    "SCMP_ARCH_MIPSEL",
+    "SCMP_ARCH_MIPSEL64",
+    "SCMP_ARCH_MIPSEL64N32",
+    "SCMP_ARCH_PPC",
+    "SCMP_ARCH_PPC64",
+    "SCMP_ARCH_PPC64LE",
+    "SCMP_ARCH_S390",
+    "SCMP_ARCH_S390X",
+    "SCMP_ARCH_SH",
+    "SCMP_ARCH_SHEB",
+    "SCMP_ARCH_PARISC",
+    "SCMP_ARCH_PARISC64",
+    "SCMP_ARCH_RISCV64",
 ]
 
 
@@ -93,7 +119,7 @@ class Seccomp(Model):
 
     default_action: SeccompAction = Field(alias="defaultAction")
     default_errno_ret: UInt32 | None = Field(None, alias="defaultErrnoRet")
-    architectures: list[str] | None = None
+    architectures: list[SeccompArch] | None = None
     flags: (
         list[
             Literal[
@@ -116,16 +142,24 @@ class IntelRdt(Model):
     clos_id: str | None = Field(None, alias="closID")
     schemata: list[str] | None = None
     l3_cache_schema: str | None = Field(None, alias="l3CacheSchema")
-    mem_bw_schema: str | None = Field(None, alias="memBwSchema")
+    mem_bw_schema: Annotated[str, Field(pattern=r"^MB:[^\n]*$")] | None = Field(None, alias="memBwSchema")
     enable_monitoring: bool | None = Field(None, alias="enableMonitoring")
 
 
 class MemoryPolicy(Model):
     """set_mempolicy(2); known so that it can be refused."""
 
-    mode: NonEmpty
+    mode: Literal[
+        "MPOL_DEFAULT",
+        "MPOL_BIND",
+        "MPOL_INTERLEAVE",
+        "MPOL_WEIGHTED_INTERLEAVE",
+        "MPOL_PREFERRED",
+        "MPOL_PREFERRED_MANY",
+        "MPOL_LOCAL",
+    ]
     nodes: str | None = None
-    flags: list[str] | None = None
+    flags: list[Literal["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"]] | None = None
 
 
 class Personality(Model):
@@ -140,16 +174,15 @@ class Linux(Model):
 
     uid_mappings: list[IDMapping] | None = Field(None, alias="uidMappings")
     gid_mappings: list[IDMapping] | None = Field(None, alias="gidMappings")
-    sysctl: dict[str, str] | None = None
+    sysctl: dict[Key, str] | None = None
     resources: Resources | None = None
     cgroups_path: str | None = Field(None, alias="cgroupsPath")
     namespaces: list[Namespace] | None = None
     devices: list[Device] | None = None
-    net_devices: dict[str, NetDevice] | None = Field(None, alias="netDevices")
+    net_devices: dict[Key, NetDevice] | None = Field(None, alias="netDevices")
     seccomp: Seccomp | None = None
     rootfs_propagation: (
         Literal[
-            "",
             "private",
             "rprivate",
             "slave",
@@ -167,4 +200,4 @@ class Linux(Model):
     intel_rdt: IntelRdt | None = Field(None, alias="intelRdt")
     memory_policy: MemoryPolicy | None = Field(None, alias="memoryPolicy")
     personality: Personality | None = None
-    time_offsets: dict[str, TimeOffset] | None = Field(None, alias="timeOffsets")
+    time_offsets: dict[Key, TimeOffset] | None = Field(None, alias="timeOffsets")

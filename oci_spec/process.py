@@ -6,7 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from oci_spec.base import AbsolutePath, Int32, Model, NonEmpty, UInt32, UInt64
+from oci_spec.base import AbsolutePath, Int32, Model, UInt32, UInt64
+
+CPUList = Annotated[str, Field(pattern=r"^[0-9, -]*$")]
 
 
 class Box(Model):
@@ -19,8 +21,8 @@ class Box(Model):
 class User(Model):
     """Who the process is."""
 
-    uid: UInt32 = 0
-    gid: UInt32 = 0
+    uid: UInt32
+    gid: UInt32
     umask: UInt32 | None = None
     additional_gids: list[UInt32] | None = Field(None, alias="additionalGids")
     username: str | None = None
@@ -39,7 +41,7 @@ class Capabilities(Model):
 class Rlimit(Model):
     """getrlimit(2)."""
 
-    type: NonEmpty
+    type: Annotated[str, Field(pattern=r"^RLIMIT_[A-Z]+$")]
     hard: UInt64
     soft: UInt64
 
@@ -73,14 +75,14 @@ class IOPriority(Model):
     """ioprio_set(2)."""
 
     class_: Literal["IOPRIO_CLASS_RT", "IOPRIO_CLASS_BE", "IOPRIO_CLASS_IDLE"] = Field(alias="class")
-    priority: Annotated[int, Field(ge=0, le=7)] | None = None
+    priority: Annotated[int, Field(ge=0, le=7)]
 
 
 class CPUAffinity(Model):
     """CPUs that exec'd processes start on, and stay on."""
 
-    initial: str | None = None
-    final: str | None = None
+    initial: CPUList | None = None
+    final: CPUList | None = None
 
 
 class Process(Model):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from oci_spec.base import Int64, Model, NonEmpty, UInt16, UInt32, UInt64
+from oci_spec.base import Int64, Key, Model, NonEmpty, UInt16, UInt32, UInt64
 
 
 class DeviceRule(Model):
@@ -120,5 +120,5 @@ class Resources(Model):
     block_io: BlockIO | None = Field(None, alias="blockIO")
     hugepage_limits: list[HugepageLimit] | None = Field(None, alias="hugepageLimits")
     network: Network | None = None
-    rdma: dict[str, Rdma] | None = None
-    unified: dict[str, str] | None = None
+    rdma: dict[Key, Rdma] | None = None
+    unified: dict[Key, str] | None = None

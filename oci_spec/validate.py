@@ -88,8 +88,8 @@ def _visit(
             problems.append(_problem(path, value, describe(table, node)))
             return
         for name, item in value.items():
-            if "\0" in name:
-                problems.append(_problem(path, name, "names without NUL bytes"))
+            if not name or "\0" in name:
+                problems.append(_problem(path, name, "names that are not empty, without NUL bytes"))
             _visit(table, node[1], item, f"{path}[{name!r}]", problems, depth + 1)
     elif kind == "int":
         if type(value) is not int or not node[1] <= value <= node[2]:
@@ -108,6 +108,8 @@ def _matches(pattern: str, value: str) -> bool:
         return value.startswith("/")
     if pattern == "^[rwm]*$":
         return not value.strip("rwm")
+    if pattern == "^RLIMIT_[A-Z]+$":
+        return value.startswith("RLIMIT_") and value[7:].isascii() and value[7:].isalpha() and value.isupper()
     if pattern.startswith("^1\\."):
         release = value.partition("-")[0].partition("+")[0].split(".")
         return len(release) == 3 and release[0] == "1" and all(part.isascii() and part.isdigit() for part in release)

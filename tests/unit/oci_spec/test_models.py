@@ -25,6 +25,13 @@ from oci_spec.validate import MAX_PROBLEMS, check_config, check_process, check_r
 
 SCHEMAS = bundles.REPOSITORY / "tests/conformance/schemas"
 
+#: Where a value stands in a document.
+Path_ = tuple[Any, ...]
+GONE = object()
+#: Any name of an object whose names are free.
+ANY_KEY = object()
+OTHER_PLATFORMS = ("windows", "solaris", "zos", "freebsd", "vm")
+
 # One of everything, all of it legal.
 EVERYTHING: dict[str, Any] = {
     "ociVersion": "1.3.0",
@@ -40,8 +47,8 @@ EVERYTHING: dict[str, Any] = {
               ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")},
     "process": {
         "terminal": True, "consoleSize": {"height": 24, "width": 80},
-        "user": {"uid": 1, "gid": 2, "umask": 18, "additionalGids": [3]},
-        "args": ["sh"], "env": ["A=B"], "cwd": "/",
+        "user": {"uid": 1, "gid": 2, "umask": 18, "additionalGids": [3], "username": "u"},
+        "args": ["sh"], "commandLine": "c", "env": ["A=B"], "cwd": "/",
         "capabilities": {kind: ["CAP_KILL"] for kind in ("bounding", "effective", "inheritable", "permitted", "ambient")},
         "rlimits": [{"type": "RLIMIT_CPU", "hard": 2, "soft": 1}],
         "noNewPrivileges": True, "apparmorProfile": "p", "oomScoreAdj": 5, "selinuxLabel": "l",
@@ -56,9 +63,10 @@ EVERYTHING: dict[str, Any] = {
         "namespaces": [{"type": kind} for kind in ("pid", "network", "mount", "ipc", "uts", "user", "cgroup", "time")],
         "devices": [{"path": "/dev/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 438, "uid": 0, "gid": 0}],
         "netDevices": {"eth0": {"name": "e"}},
-        "intelRdt": {"closID": "c", "l3CacheSchema": "s", "memBwSchema": "MB:0=1"},
-        "personality": {"domain": "LINUX"},
-        "timeOffsets": {"monotonic": {"secs": 1, "nanosecs": 2}},
+        "intelRdt": {"closID": "c", "schemata": ["L3:0=f"], "l3CacheSchema": "s", "memBwSchema": "MB:0=1", "enableMonitoring": True},
+        "memoryPolicy": {"mode": "MPOL_BIND", "nodes": "0", "flags": ["MPOL_F_STATIC_NODES"]},
+        "personality": {"domain": "LINUX", "flags": ["x"]},
+        "timeOffsets": {"monotonic": {"secs": 1, "nanosecs": 2}, "boottime": {"secs": 1, "nanosecs": 2}},
         "seccomp": {
             "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": ["SCMP_ARCH_X86_64"], "flags": ["SECCOMP_FILTER_FLAG_LOG"],
             "listenerPath": "/x", "listenerMetadata": "m",
@@ -83,11 +91,14 @@ EVERYTHING: dict[str, Any] = {
 # Where the schemas are laxer than the specification's text, or than what any kernel takes.
 STRICTER_THAN_THE_SCHEMAS = (
     "ociVersion", "root.path", "destination", "cwd", "hooks.", ".path", "rlimits", "oomScoreAdj", "priority", "swappiness", "access", "names[",
-    "resources.devices", "flags", "personality", "rate", "rootfsPropagation", "args[0].index", "name",
+    "resources.devices", "flags", "personality", "rate", "args[0].index", "name", "process.user", "memoryPolicy",
 )  # fmt: skip
-# Where they are stricter: runc takes these, and callers send them.
-LAXER_THAN_THE_SCHEMAS = ("fileMode", "weight", "leafWeight", "type", "architectures", "process.args", "options", "personality",
-                          "timeOffsets", "additionalGids", "closID", "execCPUAffinity", "rootfsPropagation", "pids", "l3Cache", "memBw", "kernel", "umask", "user")  # fmt: skip
+# Where they are stricter, and why we are not.
+LAXER_THAN_THE_SCHEMAS = {
+    "linux.devices[0].fileMode above 511": "docker passes the set-user-id, set-group-id and sticky bits of a host's device on",
+    "linux.resources.pids.limit gone": "Go's types of 1.3 leave it out for no limit",
+    "linux.rootfsPropagation = 'rslave'": "runc takes the recursive ones, and docker sends them",
+}
 
 
 def official(name: str) -> Draft4Validator:
@@ -160,10 +171,121 @@ def test_the_official_schemas_agree_on_every_mutation() -> None:
         ours, theirs = check_config(document) == [], validator.is_valid(document)
         if ours == theirs:
             continue
-        known = LAXER_THAN_THE_SCHEMAS if ours else STRICTER_THAN_THE_SCHEMAS
+        known = ("linux.resources.pids",) if ours else STRICTER_THAN_THE_SCHEMAS
         if not any(word in name for word in known):
             disagreements.append(("we accept" if ours else "we refuse", name))
     assert disagreements == []
+
+
+def resolve(schema: dict[str, Any], file: str) -> tuple[dict[str, Any], str]:
+    """What a $ref leads to, and the file that its own are relative to."""
+    while "$ref" in schema:
+        target, _, pointer = schema["$ref"].partition("#")
+        file = target or file
+        schema = json.loads((SCHEMAS / file).read_text())
+        for part in pointer.strip("/").split("/"):
+            schema = schema[part]
+    return schema, file
+
+
+WRONG_TYPES = {"string": 5, "integer": "5", "boolean": "true", "array": {}, "object": []}
+
+
+def violations(schema: dict[str, Any], file: str, path: Path_ = ()) -> Iterator[tuple[str, Path_, Any]]:
+    """For each thing that the schema demands: a name, where, and what to put there (GONE: to take it away)."""
+    schema, file = resolve(schema, file)
+    where = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
+    if "type" in schema and path:
+        yield f"{where} of another type", path, WRONG_TYPES[schema["type"]]
+    if "enum" in schema:
+        yield f"{where} = 'x'", path, "x"
+        # What runtimes take that the schema does not know.
+        yield f"{where} = 'rslave'", path, "rslave"
+    if "pattern" in schema:
+        yield f"{where} without a match", path, "!"
+    if "minimum" in schema:
+        yield f"{where} below {schema['minimum']}", path, schema["minimum"] - 1
+    if "maximum" in schema:
+        yield f"{where} above {schema['maximum']}", path, schema["maximum"] + 1
+    if "minItems" in schema:
+        yield f"{where} too short", path, []
+    for name in schema.get("required", ()):
+        yield f"{where}.{name} gone".lstrip("."), (*path, name), GONE
+    for name, child in schema.get("properties", {}).items():
+        if path or name not in OTHER_PLATFORMS:
+            yield from violations(child, file, (*path, name))
+    for part in schema.get("allOf", ()) or schema.get("anyOf", ()):
+        yield from violations(part, file, path)
+    if "items" in schema:
+        yield from violations(schema["items"], file, (*path, 0))
+    values = schema.get("additionalProperties") or schema.get("patternProperties", {}).get(".{1,}")
+    if values:
+        yield from violations(values, file, (*path, ANY_KEY))
+
+
+def violated(path: Path_, value: Any) -> dict[str, Any]:
+    """One of everything, but for that."""
+    document = copy.deepcopy(EVERYTHING)
+    node: Any = document
+    for index, part in enumerate(path):
+        key = next(iter(node)) if part is ANY_KEY else part
+        if index + 1 < len(path):
+            assert isinstance(node, list) or key in node, f"EVERYTHING lacks {path[: index + 1]}"
+            node = node[key]
+        elif value is GONE:
+            del node[key]
+        else:
+            node[key] = value
+    return document
+
+
+def test_what_the_official_schemas_refuse_is_refused() -> None:
+    """Every type, enumeration, pattern, range, minimum length and required property that they name."""
+    validator = official("config-schema.json")
+    demands = list(violations(json.loads((SCHEMAS / "config-schema.json").read_text()), "config-schema.json"))
+    accepted = set()
+    for name, path, value in demands:
+        document = violated(path, value)
+        assert not validator.is_valid(document), name
+        ours = check_config(document) == []
+        assert ours == valid_by_model(Config, document), name
+        if ours:
+            accepted.add(name)
+    assert len(demands) > 400
+    assert accepted == set(LAXER_THAN_THE_SCHEMAS)
+
+
+@pytest.mark.parametrize(
+    ("path", "sentence"),
+    [
+        (("process", "user", "uid"), "uid (int, REQUIRED) specifies the user ID in the container namespace."),
+        (("process", "user", "gid"), "gid (int, REQUIRED) specifies the group ID in the container namespace."),
+        (
+            ("process", "ioPriority", "priority"),
+            "priority (int, REQUIRED) specifies the priority level within the class.",
+        ),
+        (("linux", "memoryPolicy", "mode"), "mode (string, REQUIRED) - A NUMA memory policy mode."),
+    ],
+)
+def test_what_only_the_text_requires(path: Path_, sentence: str) -> None:
+    document = violated(path, GONE)
+    assert [problem.partition(":")[0] for problem in check_config(document)] == [".".join(map(str, path))], sentence
+    assert not valid_by_model(Config, document)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [("annotations",), ("linux", "sysctl"), ("linux", "netDevices"), ("linux", "resources", "unified"), ("linux", "resources", "rdma")],
+)  # fmt: skip
+def test_names_are_not_empty(path: Path_) -> None:
+    """config.md: "Keys MUST NOT be an empty string." The others name things that need one."""
+    document = copy.deepcopy(EVERYTHING)
+    node: Any = document
+    for part in path:
+        node = node[part]
+    node[""] = next(iter(node.values()))
+    assert len(check_config(document)) == 1
+    assert not valid_by_model(Config, document)
 
 
 @pytest.mark.parametrize(
