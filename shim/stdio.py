@@ -25,6 +25,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from fcntl import F_SETPIPE_SZ, fcntl
 
 from shim import log
 from shim.errors import InvalidArgumentError, NotFoundError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     Streams = tuple[str, str, str]
 
 ENXIO = 6
+OUTPUT_BYTES = 1 << 20  # in a FIFO until its reader comes to them: a machine that has to wait pays for waking up
 READER_SECONDS = 5.0  # for a client to open the output it asked for, on a busy machine too
 LOGGER_FINISH_SECONDS = 5.0
 MAX_LOGGER_SECONDS = 10.0  # for a logger to become ready: containerd's own limit
@@ -103,7 +105,11 @@ class Stdio:
         writer = open_beside_reader(path)
         self._keepers.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         if writer < 0:
-            writer = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            writer = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            fcntl(writer, F_SETPIPE_SZ, OUTPUT_BYTES)
+        except OSError:  # beyond what the user may have in pipes (pipe(7)): the default will do
+            pass
         return writer
 
     def open_file(self, path: str) -> None:
@@ -156,6 +162,8 @@ def open_stdio(streams: Streams, *, terminal: bool, container_id: str, namespace
 def open_beside_reader(path: str) -> int:
     """Open a FIFO for writing once the client is reading it, or opening it to read; -1 when it does not come.
 
+    It stays non-blocking: no other process has this open file description, and the VMM then writes in large pieces.
+
     Waiting matters: a process that ended before its client came would take its output with it, and leave the client
     waiting for a writer. Before our own keeper is there, ENXIO tells that there is no reader (fifo(7)).
     """
@@ -173,7 +181,6 @@ def open_beside_reader(path: str) -> int:
             time.sleep(pause)
             pause = min(pause * 2, 0.05)
         else:
-            os.set_blocking(writer, True)
             return writer
 
 

@@ -2,6 +2,7 @@
 
 use abi::event::EventKind;
 use abi::request::{socket, Op, STREAM};
+use rustix::fs::OFlags;
 
 use super::*;
 
@@ -20,10 +21,26 @@ fn pipes_do_not_block_and_stay_as_they_are() {
         total += reply.result;
     }
     assert!(total >= 65536, "{total}");
-    assert!(!rustix::fs::fcntl_getfl(&write).unwrap().contains(rustix::fs::OFlags::NONBLOCK));
+    assert!(!rustix::fs::fcntl_getfl(&write).unwrap().contains(OFlags::NONBLOCK));
     drop(read);
     guest.ask(Op::Close, 0, 1, &[]).unwrap();
     assert_eq!(guest.write(2, b"word", STREAM, false), Err(Errno::PIPE));
+}
+
+#[test]
+fn fifos_take_large_pieces_from_those_who_own_them() {
+    let guest = Guest::new("fifo-stream");
+    let path = guest.directory.join("fifo");
+    rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let open = |flags| rustix::fs::open(&path, flags, 0o600.into()).unwrap();
+    let _read = open(OFlags::RDONLY | OFlags::NONBLOCK);
+    guest.stream(1, open(OFlags::WRONLY));
+    guest.stream(2, open(OFlags::WRONLY | OFlags::NONBLOCK));
+    let block = [1u8; 4096];
+    assert!(guest.write(1, &block, STREAM, false).unwrap().result < 4096);
+    assert_eq!(guest.write(2, &block, STREAM, false).unwrap().result, 4096);
+    while guest.write(2, &block, STREAM, false).is_ok() {}
+    assert_eq!(guest.write(1, &block, STREAM, false), Err(Errno::AGAIN));
 }
 
 #[test]
