@@ -144,7 +144,7 @@ class Containerd:
                     environment = (entry / "environ").read_bytes()
                 except OSError:
                     continue
-                daemon = str(self.program) in line.split(" ")[0]
+                daemon = line.split(" ")[0] == str(self.program)
                 if not daemon and (str(self.state) in place or str(self.socket).encode() in environment):
                     found[int(entry.name)] = line
         return found

@@ -18,12 +18,12 @@ IDLE_SECONDS = 2.0
 TIMEOUT = 30.0
 
 
-def _start(command: list[str]) -> subprocess.Popen[bytes]:
+def launch(command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
     quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+    return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet, env=environment)
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float) -> None:
+def await_end(process: subprocess.Popen[bytes], deadline: float) -> None:
     """Its end, as it happens: `Popen.wait` with a timeout looks after 1, 2, 4, 8, ... ms, and would round the figures so."""
     watch = os.pidfd_open(process.pid)
     try:
@@ -38,7 +38,7 @@ def _wait(process: subprocess.Popen[bytes], deadline: float) -> None:
 
 def _timed(command: list[str]) -> float:
     start = time.perf_counter()
-    _wait(_start(command), start + TIMEOUT)
+    await_end(launch(command), start + TIMEOUT)
     return (time.perf_counter() - start) * 1000
 
 
@@ -141,10 +141,10 @@ class Lifecycle:
         started = {}
         for identifier in (self._identifier() for _ in range(20)):
             command = self._runtime.command("run", "--bundle", str(self._true.path), identifier)
-            started[identifier] = _start(command)
+            started[identifier] = launch(command)
         try:
             for process in started.values():
-                _wait(process, start + TIMEOUT)
+                await_end(process, start + TIMEOUT)
             return (time.perf_counter() - start) * 1000
         finally:
             for identifier, process in started.items():
@@ -156,27 +156,27 @@ class Lifecycle:
     def pss(self) -> float:
         with self._running() as identifier:
             time.sleep(1)
-            return sum(_pss_kib(process) for process in _family(self._process(identifier))) / 1024
+            return sum(pss_kib(process) for process in family(self._process(identifier))) / 1024
 
     def idle(self) -> float:
         with self._running() as identifier:
             time.sleep(1)
-            family = _family(self._process(identifier))
-            before = sum(map(_cpu_ticks, family))
+            processes = family(self._process(identifier))
+            before = sum(map(_cpu_ticks, processes))
             time.sleep(IDLE_SECONDS)
-            return (sum(map(_cpu_ticks, family)) - before) / TICKS / IDLE_SECONDS * 100
+            return (sum(map(_cpu_ticks, processes)) - before) / TICKS / IDLE_SECONDS * 100
 
 
-def _family(process: int) -> list[int]:
+def family(process: int) -> list[int]:
     """A process and its descendants."""
     found = [process]
     for task in Path(f"/proc/{process}/task").glob("*/children"):
         for child in task.read_text().split():
-            found += _family(int(child))
+            found += family(int(child))
     return found
 
 
-def _pss_kib(process: int) -> int:
+def pss_kib(process: int) -> int:
     for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return int(line.split()[1])

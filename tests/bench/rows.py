@@ -98,6 +98,18 @@ LIFECYCLE = (
     Row("idle", "idle container, CPU", "%", Goal("absolute", 0.5)),
 )
 
+# Rows through containerd (engine.py).
+ENGINE = (
+    Row("engine-first-line", "ctr run --rm, first line", "ms", RUNC),
+    Row("engine-run", "ctr run --rm true", "ms", RUNC),
+    Row("engine-detach", "ctr run -d", "ms", RUNC),
+    Row("engine-exec", "ctr task exec true", "ms", RUNC),
+    Row("engine-remove", "ctr task rm --force", "ms", RUNC),
+    Row("engine-many", "ctr run --rm true, 20 at once", "ms", RUNC),
+    Row("engine-stream", "output through ctr", "MB/s", RUNC, rate=True),
+    Row("engine-pss", "idle container with its shim, PSS", "MiB", Goal("absolute", 24)),
+)
+
 # Rows of programs/, by what the scripts print.
 PROGRAMS = (
     Row("shell-loop", "shell loop, 1000 x /bin/true", "ms", NATIVE),

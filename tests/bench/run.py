@@ -22,13 +22,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import bundles
 import debian
+from bench import engine as engines
 from bench.lifecycle import Lifecycle
-from bench.rows import LIFECYCLE, OPERATIONS, PROGRAMS, Row
+from bench.rows import ENGINE, LIFECYCLE, OPERATIONS, PROGRAMS, Row
 
 HERE = Path(__file__).parent
 COMMON = HERE / "programs/common.sh"
@@ -39,6 +40,7 @@ SIZES = ("_bytes", "_total", "_free", "handles", "tasks", "server_threads", "cpu
 OPERATION_SECONDS, PROGRAM_SECONDS = 30.0, 90.0
 
 Side = bundles.Native | bundles.Runtime
+Measures = Mapping[str, Callable[[], float]]
 
 
 @dataclasses.dataclass
@@ -78,7 +80,9 @@ class Table:
             met = not row.missed(medians["litebox"], medians)
             verdict = "ok" if met else "MISS"
         if why := self.failures.get(row.name):
-            verdict = f"{verdict} FAILED: {why}".lstrip()
+            verdict = (
+                f"{verdict} {why}".lstrip() if why.startswith("not measured") else f"{verdict} FAILED: {why}".lstrip()
+            )
         print(f"{row.title + ', ' + row.unit:<38}{columns}{ratios}  {sign} {row.goal!s:<12} {verdict}", flush=True)
         return met
 
@@ -194,11 +198,31 @@ def _flatten(value: object, prefix: str = "") -> Iterator[tuple[str, float]]:
 def lifecycle(sides: list[Side], rows: Sequence[Row], rounds: int, budget: Budget, work: Path) -> Table:
     """The rows of the command line. `run` natively is a fork and an execution: not a row."""
     runtimes = [side for side in sides if isinstance(side, bundles.Runtime)]
-    table = Table([side.name for side in runtimes])
     measures = {runtime.name: Lifecycle(runtime, work / runtime.name).rows() for runtime in runtimes}
-    table.header("Start, stop, size")
+    return _turns("Start, stop, size", measures, rows, rounds, budget)
+
+
+def engine(sides: list[Side], rows: Sequence[Row], rounds: int, budget: Budget, work: Path) -> Table:
+    """The rows through containerd. The runtimes are those that it has a shim for."""
+    names = [side.name for side in sides if side.name in engines.RUNTIMES]
+    if why := engines.missing():
+        table = Table(names, failures={row.name: f"not measured: {why}" for row in rows})
+        table.header("Through containerd")
+        for row in rows:
+            table.line(row)
+        return table
+    work.mkdir()
+    with engines.containerd(work) as daemon:
+        measures = {name: engines.Engine(daemon, name).rows() for name in names}
+        return _turns("Through containerd", measures, rows, rounds, budget)
+
+
+def _turns(title: str, measures: Mapping[str, Measures], rows: Sequence[Row], rounds: int, budget: Budget) -> Table:
+    """Each row by each runtime in turn."""
+    table = Table(list(measures))
+    table.header(title)
     for index, row in enumerate(rows):
-        for _ in budget.rounds(rounds if row.unit == "ms" else 1, len(rows) - index):
+        for _ in budget.rounds(rounds if row.unit in ("ms", "MB/s") else 1, len(rows) - index):
             for name, of_runtime in measures.items():
                 if not (name == "litebox" and row.name in table.failures):
                     _measure(table, row, name, of_runtime[row.name])
@@ -268,12 +292,13 @@ def main() -> int:
         "--with", dest="extra", action="append", default=[], metavar="NAME=PATH", help="another runtime"
     )
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="rows by name")
-    parser.add_argument("groups", nargs="*", help="operations, lifecycle, programs (default: all)")
+    parser.add_argument("groups", nargs="*", help="operations, lifecycle, engine, programs (default: all)")
     options = parser.parse_args()
     # With their shares of the time.
     groups = {
         "operations": (operations, OPERATIONS, 2),
         "lifecycle": (lifecycle, LIFECYCLE, 1),
+        "engine": (engine, ENGINE, 1),
         "programs": (programs, PROGRAMS, 7),
     }
     chosen = options.groups or list(groups)
