@@ -794,3 +794,58 @@ CASE(limit_of_address_space)
 	char *end = (char *)syscall(SYS_brk, 0);
 	yes("brk beyond RLIMIT_DATA refused", (char *)syscall(SYS_brk, end + (4 << 20)) == end);
 }
+
+/* Reads a page through mappings of its own, twice in children, so that the file counts as one that is often executed. */
+static void show_file(const char *what, int fd, int pages)
+{
+	for (int round = 0; round < 3; round++) {
+		pid_t child = must(fork());
+		if (child == 0) {
+			char *code = must_map(mmap(NULL, pages * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0));
+			char *data = must_map(mmap(NULL, pages * PAGE, RW, MAP_PRIVATE, fd, 0));
+			char first = data[0];
+			data[0] = '!';
+			say("%s: %c %c %c, data %c %c, end %d", what, code[0], code[17 * PAGE], code[(pages - 1) * PAGE], first,
+			    data[17 * PAGE], code[pages * PAGE - 1]);
+			_exit(0);
+		}
+		reap(child);
+	}
+}
+
+static void fill_file(int fd, char byte, size_t size)
+{
+	char block[PAGE];
+	memset(block, byte, sizeof block);
+	for (size_t done = 0; done < size; done += PAGE)
+		must(pwrite(fd, block, size - done < PAGE ? size - done : PAGE, done));
+}
+
+CASE(changed_program_files)
+{
+	enum { PAGES = 40, SIZE = PAGES * PAGE - 100 };
+	int fd = must(open("program", O_RDWR | O_CREAT, 0700));
+	fill_file(fd, 'a', SIZE);
+	show_file("new", fd, PAGES);
+	nap(3100); /* until its times tell the next change */
+	show_file("settled", fd, PAGES);
+	fill_file(fd, 'b', SIZE);
+	show_file("rewritten", fd, PAGES);
+	nap(3100);
+	show_file("settled", fd, PAGES);
+	char *old = must_map(mmap(NULL, PAGES * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0));
+	say("kept: %c", old[20 * PAGE]);
+	int next = must(open("next", O_RDWR | O_CREAT, 0700));
+	fill_file(next, 'c', SIZE);
+	must(rename("next", "program"));
+	int again = must(open("program", O_RDONLY));
+	show_file("replaced", again, PAGES);
+	say("kept: %c %c", old[0], old[25 * PAGE]);
+	must(pwrite(fd, "x", 1, 0));
+	show_file("one byte", fd, PAGES);
+	must(ftruncate(next, 18 * PAGE));
+	show_file("shorter", again, 18);
+	char *part = must_map(mmap(NULL, PAGES * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, again, 0));
+	touch("inside", part + 17 * PAGE, LOAD);
+	touch("behind the end", part + 18 * PAGE, LOAD);
+}

@@ -26,6 +26,9 @@ pub struct BootPage {
     pub xsave_bytes: u32,
     /// 1: an exit costs less than the ring (hardware KVM), so short requests go through [`crate::layout::port::REQUEST`].
     pub exits_are_cheap: u32,
+    /// 1: the hypervisor keeps page tables of its own for the guest's (paging-based KVM), so the first touch of a page is dear.
+    pub shadow_paging: u32,
+    pub pad: u32,
     pub xcr0: u64,
     pub random_seed: [u64; 4],
     /// Set by the guest before [`crate::layout::port::PANIC`].

@@ -98,6 +98,11 @@ pub fn exits_are_cheap() -> bool {
     boot_page().exits_are_cheap != 0
 }
 
+/// The first touch of a page in an address space is dear, unless it is RAM whose neighbours come along.
+pub fn has_shadow_paging() -> bool {
+    boot_page().shadow_paging != 0
+}
+
 /// Most bytes of RAM the guest may have, and where the RAM present at start ends (guest-physical).
 pub fn memory_limits() -> (u64, u64) {
     (boot_page().ram_limit, boot_page().ram_end)

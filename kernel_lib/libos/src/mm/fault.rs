@@ -6,9 +6,9 @@
 //!   no page was taken away from any object meanwhile.
 //! - A write to a private page that is shared copies a block; when nobody shares it any more, all of its neighbourhood becomes writable.
 
-use super::reclaim;
 use super::space::{page_rights, read_only, AddressSpace, Inner, Leftovers};
 use super::vma::{Backing, Flags, Vma, STACK_GAP};
+use super::{copies, reclaim};
 use super::{FaultResult, Pages, PAGE_SIZE};
 use crate::errno::{Errno, EAGAIN, EFAULT, ENOMEM};
 use alloc::sync::Arc;
@@ -27,6 +27,8 @@ const OBJECT_AHEAD: u64 = 512;
 /// Private writable file mappings up to this many pages are copied at once (data segments: relocation writes to nearly all of it, and
 /// to copy a hundred pages costs less than a fault). Of larger ones a write copies the block around it.
 const COPY_AHEAD: u64 = 128;
+/// So many pages are read by a request rather than touched one by one.
+const WORTH_READING: u64 = 3;
 const BLOCK: u64 = AROUND * PAGE_SIZE;
 const TABLE: u64 = 512 * PAGE_SIZE;
 
@@ -49,8 +51,40 @@ struct Fetch {
     wanted: u64,
     /// The program will write through a shared mapping.
     write: bool,
+    private: bool,
     /// Private, and to be written: copies.
     copy: bool,
+}
+
+impl Fetch {
+    /// The index of the first page to put in, and the pages.
+    fn gather(&self) -> Result<(u64, Vec<Page>), Errno> {
+        let wanted = self.index + (self.wanted - self.start) / PAGE_SIZE;
+        let copied = self.copies().and_then(|file| file.around(self.pages.as_ref(), self.index, self.index + self.count, wanted));
+        if let Some(found) = copied.or_else(|| self.read()) {
+            return Ok(found);
+        }
+        let got = self.pages.around(self.index, self.count as usize, self.write);
+        if wanted - self.index < got.len() as u64 {
+            return Ok((self.index, got));
+        }
+        Ok((wanted, alloc::vec![self.pages.page(wanted, self.write)?]))
+    }
+
+    /// Pages to be written, read into frames of the program's own: where touching the file's is dear, it takes longer than a request.
+    fn read(&self) -> Option<(u64, Vec<Page>)> {
+        let in_file = self.pages.size().div_ceil(PAGE_SIZE).saturating_sub(self.index);
+        let count = self.count.min(in_file);
+        if !self.copy || count < WORTH_READING || self.pages.copied_version().is_none() {
+            return None;
+        }
+        let frames = copies::read(self.pages.as_ref(), self.index, count)?;
+        Some((self.index, frames.into_iter().map(Page::Ram).collect()))
+    }
+
+    fn copies(&self) -> Option<Arc<copies::File>> {
+        self.private.then(|| copies::of(self.pages.as_ref())).flatten()
+    }
 }
 
 impl AddressSpace {
@@ -90,13 +124,7 @@ impl AddressSpace {
     /// Gets the pages and puts them in. EAGAIN: something changed meanwhile, look again; EFAULT: behind the end of the object.
     fn fetch(&self, fetch: &Fetch) -> Result<(), Errno> {
         let invalidations = INVALIDATIONS.load(Ordering::Acquire);
-        let mut first = fetch.index;
-        let mut got = fetch.pages.around(first, fetch.count as usize, fetch.write);
-        let wanted = fetch.index + (fetch.wanted - fetch.start) / PAGE_SIZE;
-        if wanted - first >= got.len() as u64 {
-            first = wanted;
-            got = alloc::vec![fetch.pages.page(wanted, fetch.write)?];
-        }
+        let (first, got) = fetch.gather()?;
         let start = fetch.start + (first - fetch.index) * PAGE_SIZE;
         self.install(fetch, start, first, &got, invalidations)
     }
@@ -130,6 +158,10 @@ impl AddressSpace {
                 return Some((page.clone(), page_rights(rights)));
             }
             if fetch.copy {
+                if matches!(page, Page::Ram(frame) if frame.references() == 1) {
+                    // Read for this program alone.
+                    return Some((page.clone(), page_rights(rights)));
+                }
                 let copy = reclaim::try_scratch();
                 short |= copy.is_none();
                 let copy = copy?;
@@ -157,7 +189,8 @@ impl AddressSpace {
             let Backing::Object(mapping, _) = &vma.backing else { return };
             let count = (end - start) / PAGE_SIZE;
             let copy = vma.rights.write && !mapping.shared;
-            let worth = if copy { count <= COPY_AHEAD } else { placed || vma.rights.execute || (mapping.shared && count <= AROUND) };
+            let most = if mapping.pages.copied_version().is_some() { OBJECT_AHEAD } else { COPY_AHEAD };
+            let worth = if copy { count <= most } else { placed || vma.rights.execute || (mapping.shared && count <= AROUND) };
             if !worth {
                 return;
             }
@@ -168,10 +201,31 @@ impl AddressSpace {
                 start,
                 wanted: start,
                 write: mapping.shared && vma.rights.write,
+                private: !mapping.shared,
                 copy,
             }
         };
         let (last, mut fetch) = (fetch.index + fetch.count, fetch);
+        if let Some(file) = fetch.copies() {
+            // Of a data segment all of it, else what others have touched.
+            while fetch.index < last {
+                let invalidations = INVALIDATIONS.load(Ordering::Acquire);
+                let pages = fetch.pages.as_ref();
+                let found = if fetch.copy { file.around(pages, fetch.index, last, fetch.index) } else { file.next(fetch.index, last) };
+                let Some((first, got)) = found else { return };
+                fetch.start += (first - fetch.index) * PAGE_SIZE;
+                if self.install(&fetch, fetch.start, first, &got, invalidations).is_err() {
+                    return;
+                }
+                fetch.index = first + got.len() as u64;
+                fetch.start += got.len() as u64 * PAGE_SIZE;
+            }
+            return;
+        }
+        if let Some((first, got)) = fetch.read() {
+            let _ = self.install(&fetch, fetch.start, first, &got, INVALIDATIONS.load(Ordering::Acquire));
+            return;
+        }
         // An object gives what lies in one of its windows at a time.
         while fetch.index < last {
             let invalidations = INVALIDATIONS.load(Ordering::Acquire);
@@ -282,6 +336,7 @@ fn handle(inner: &mut Inner, left: &mut Leftovers, access: Access) -> Step {
                 start,
                 wanted: address,
                 write: mapping.shared && rights.write,
+                private: !mapping.shared,
                 copy,
             })
         }
@@ -437,6 +492,35 @@ pub fn invalidate(identity: (u64, u64), first: u64, end: u64) {
             }
         });
     });
+}
+
+/// Takes an object's file pages away from private mappings: they come back as copies. Not those that would come back patched: a thread
+/// may stand among the instructions that a patch replaces.
+fn forget_windows(pages: &dyn Pages) {
+    let patched = super::patch::patched(pages);
+    super::space::for_each(|space| {
+        space.edit(|inner, left| {
+            let vmas = inner.map.iter().filter(|vma| !vma.shared());
+            let parts = vmas.filter_map(|vma| Some((part_of(vma, pages.identity(), 0, u64::MAX)?, vma.index_of(vma.start))));
+            for ((start, end), first) in parts.collect::<Vec<_>>() {
+                let mut windows = Vec::new();
+                inner.table.scan(start, end, |at, entry| {
+                    let stays = entry.ram || patched.binary_search(&(first + (at - start) / PAGE_SIZE)).is_ok();
+                    windows.extend((!stays).then_some(at));
+                });
+                for at in windows {
+                    inner.table.unmap(at, at + PAGE_SIZE, &mut left.flush);
+                }
+            }
+        });
+    });
+}
+
+/// Private mappings of this object are executed (`again`: and by a process that has done so before).
+pub(super) fn executed(pages: &dyn Pages, again: bool) {
+    if copies::used(pages, again) {
+        forget_windows(pages);
+    }
 }
 
 /// The addresses at which a VMA shows pages `[first, end)` of an object.

@@ -6,7 +6,7 @@
 
 use super::reclaim;
 use super::space::{read_only, AddressSpace};
-use super::vma::{Flags, Vma};
+use super::vma::{Backing, Flags, Mapping, Vma};
 use super::PAGE_SIZE;
 use crate::errno::{Errno, ENOMEM};
 use alloc::sync::Arc;
@@ -24,6 +24,9 @@ const COPY_SMALL: u64 = 32;
 impl AddressSpace {
     /// A space with the same contents.
     pub fn fork(&self) -> Result<Arc<Self>, Errno> {
+        if self.forks.fetch_add(1, Ordering::Relaxed) == 1 {
+            self.forks_again();
+        }
         reclaim::prepare(COPY_ALL as u64 * 2);
         // The children of one program are of one kind, which is not its own.
         let child = Self::new(self.layout(), self.root().kind().wrapping_mul(31).wrapping_add(1))?;
@@ -80,6 +83,24 @@ impl AddressSpace {
         child.dumpable.store(self.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         result.map_err(|_| ENOMEM)?;
         Ok(child.clone())
+    }
+}
+
+impl AddressSpace {
+    /// What it executes is executed by many.
+    fn forks_again(&self) {
+        let is_executed = |vma: &&Vma| vma.rights.execute && !vma.shared();
+        let executed: Vec<Mapping> = {
+            let inner = self.inner.lock();
+            let object = |vma: &Vma| match &vma.backing {
+                Backing::Object(mapping, _) => Some(mapping.clone()),
+                Backing::Anonymous => None,
+            };
+            inner.map.iter().filter(is_executed).filter_map(object).collect()
+        };
+        for mapping in executed {
+            super::fault::executed(mapping.pages.as_ref(), true);
+        }
     }
 }
 

@@ -88,6 +88,10 @@ impl AddressSpace {
         }
         let populate = request.populate;
         let anonymous = matches!(request.source, Source::Anonymous);
+        let executed = match &request.source {
+            Source::Object { pages, shared: false, .. } if request.rights.execute => Some(pages.clone()),
+            _ => None,
+        };
         let fixed = matches!(request.place, Place::Fixed(_) | Place::FixedIfFree(_));
         let (start, locked) = self.edit(|inner, left| -> Result<(u64, bool), Errno> {
             let gap = if is_file && !shared && !fixed { FILE_GAP } else { 0 };
@@ -123,6 +127,9 @@ impl AddressSpace {
             }
             Ok((start, locked && !flags.has(Flags::LOCK_ON_FAULT)))
         })?;
+        if let Some(pages) = executed {
+            super::fault::executed(pages.as_ref(), false);
+        }
         if populate || locked {
             // mmap(2): a failure to populate is not reported.
             let _ = self.populate(start, start + bytes, request.rights.write && !shared);

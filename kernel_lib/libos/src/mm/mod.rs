@@ -18,6 +18,7 @@
 //!   after the flush and outside of the lock (dropping the last user of a file may call the host).
 
 pub mod advise;
+pub mod copies;
 pub mod elf;
 pub mod exec;
 mod fault;
@@ -68,6 +69,14 @@ pub trait Pages: Send + Sync {
     /// None: contents change at any time. Must not sleep.
     fn version(&self) -> Option<u64> {
         None
+    }
+    /// As [`Self::version`], where private mappings are better served with copies in RAM, which [`Self::read`] fills.
+    fn copied_version(&self) -> Option<u64> {
+        None
+    }
+    /// Reads bytes from `offset` on into RAM; how many. May sleep.
+    fn read(&self, offset: u64, to: &[Segment]) -> Result<u64, Errno> {
+        Err(crate::errno::EOPNOTSUPP)
     }
     /// Path for /proc/PID/maps.
     fn name(&self) -> String;

@@ -7,6 +7,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use core::fmt::Write;
+use hal::paging::Entry;
 
 /// Bytes, as the Vm lines of /proc/PID/status name them.
 #[derive(Clone, Copy, Debug, Default)]
@@ -100,7 +101,11 @@ impl AddressSpace {
         for vma in inner.map.iter().filter(|vma| vma.shared()) {
             inner.table.scan(vma.start, vma.end, |_, entry| usage.resident_shared += u64::from(entry.ram) * PAGE_SIZE);
         }
-        usage.resident_anonymous = (ram as u64 * PAGE_SIZE).saturating_sub(usage.resident_shared);
+        for vma in inner.map.iter().filter(|vma| !vma.shared() && !vma.anonymous()) {
+            inner.table.scan(vma.start, vma.end, |_, entry| usage.resident_file += u64::from(is_copy(vma, entry)) * PAGE_SIZE);
+        }
+        let others = usage.resident_shared + usage.resident_file - window as u64 * PAGE_SIZE;
+        usage.resident_anonymous = (ram as u64 * PAGE_SIZE).saturating_sub(others);
         usage
     }
 
@@ -154,6 +159,10 @@ impl AddressSpace {
         let shared = vma.shared();
         let mut inner = self.inner.lock();
         inner.table.scan(vma.start, vma.end, |_, entry| match (entry.ram, shared) {
+            (true, false) if is_copy(vma, entry) => {
+                resident.file += PAGE_SIZE;
+                resident.shared_clean += PAGE_SIZE;
+            }
             (true, false) => {
                 resident.anonymous += PAGE_SIZE;
                 if entry.references == 1 {
@@ -173,6 +182,11 @@ impl AddressSpace {
         });
         resident
     }
+}
+
+/// A file's page that is shown as a shared copy (`copies`, patched code).
+fn is_copy(vma: &Vma, entry: &Entry) -> bool {
+    entry.ram && entry.references > 1 && !entry.rights.write && !vma.shared() && !vma.anonymous()
 }
 
 fn rows(text: &mut String, resident: &Resident, locked: u64) {

@@ -65,6 +65,7 @@ pub struct AddressSpace {
     pub(super) patching: AtomicBool,
     pub(super) sites: SpinLock<super::patch::Sites>,
     pub(super) dumpable: AtomicU64,
+    pub(super) forks: AtomicU64,
 }
 
 /// Every address space there is, for what happens to an object's pages.
@@ -99,6 +100,7 @@ impl AddressSpace {
             patching: AtomicBool::new(true),
             sites: SpinLock::default(),
             dumpable: AtomicU64::new(1),
+            forks: AtomicU64::new(0),
         });
         let mut spaces = SPACES.lock();
         spaces.retain(|known| known.strong_count() > 0);

@@ -87,6 +87,7 @@ impl KvmMachine {
             // KVM counts the APIC timer in units of 1 ns unless told otherwise (KVM_CAP_X86_APIC_BUS_CYCLES_NS).
             apic_timer_hz: 1_000_000_000,
             exits_are_cheap: exits_are_cheap(),
+            shadow_paging: !has_hardware_paging(),
         };
         Ok(Self {
             vm,
@@ -122,9 +123,13 @@ fn create_vm(kvm: &Kvm) -> Result<VmFd, HostError> {
 
 /// An exit costs 1 to 2 us with hardware virtualization, 20 us and more on the paging-based KVM and in nested virtualization.
 fn exits_are_cheap() -> bool {
-    let loaded = |module: &str| rustix::fs::access(format!("/sys/module/{module}"), rustix::fs::Access::EXISTS).is_ok();
     let nested = std::arch::x86_64::__cpuid_count(1, 0).ecx >> 31 & 1 == 1;
-    !nested && !loaded("kvm_pvm") && (loaded("kvm_intel") || loaded("kvm_amd"))
+    !nested && has_hardware_paging()
+}
+
+fn has_hardware_paging() -> bool {
+    let loaded = |module: &str| rustix::fs::access(format!("/sys/module/{module}"), rustix::fs::Access::EXISTS).is_ok();
+    !loaded("kvm_pvm") && (loaded("kvm_intel") || loaded("kvm_amd"))
 }
 
 impl Machine for KvmMachine {

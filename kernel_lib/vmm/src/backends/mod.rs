@@ -19,6 +19,7 @@ pub struct Features {
     pub tsc_hz: u64,
     pub apic_timer_hz: u64,
     pub exits_are_cheap: bool,
+    pub shadow_paging: bool,
 }
 
 /// First state of a vCPU.

@@ -38,6 +38,7 @@ pub fn write_boot_page(memory: &GuestMemory, plan: &Plan, features: &Features, i
     field(offset_of!(BootPage, dax_end), dax_end)?;
     half(offset_of!(BootPage, xsave_bytes), features.xsave_bytes)?;
     half(offset_of!(BootPage, exits_are_cheap), u32::from(features.exits_are_cheap))?;
+    half(offset_of!(BootPage, shadow_paging), u32::from(features.shadow_paging))?;
     field(offset_of!(BootPage, xcr0), features.xcr0)?;
     let mut seed = [0u8; 32];
     rustix::rand::getrandom(&mut seed, rustix::rand::GetRandomFlags::empty()).during(Kind::Host, "getrandom")?;

@@ -190,6 +190,12 @@ impl HostInode {
         self.attributes.lock().stat
     }
 
+    /// The same, None after a change by our own doing that the host has not been asked about.
+    pub(super) fn settled(&self) -> Option<Stat> {
+        let known = self.attributes.lock();
+        (!known.stale).then_some(known.stat)
+    }
+
     /// Changes what is known of it by our own doing.
     pub(super) fn amend(&self, change: impl FnOnce(&mut Stat)) {
         change(&mut self.attributes.lock().stat);

@@ -5,14 +5,24 @@ use super::request;
 use crate::errno::{Errno, EFAULT};
 use crate::fs::Location;
 use crate::mm::Pages;
-use abi::request::Op;
+use abi::request::{Op, Segment, Stat, Time};
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::frame::Page;
+use hal::host::Request;
 
 const PAGE: u64 = 4096;
+
+/// Seconds without a change after which a file's times tell the next one.
+const SETTLING: i64 = 2;
+
+/// A number for what the attributes say of the contents.
+fn version(stat: &Stat) -> u64 {
+    let time = |time: &Time| (time.sec as u64) << 30 ^ u64::from(time.nsec);
+    time(&stat.mtime) ^ time(&stat.ctime).rotate_left(20) ^ stat.size << 40
+}
 
 /// The mappable object of an open file. It counts as an open: the file outlives its name while it is mapped.
 pub struct Mapping {
@@ -78,8 +88,22 @@ impl Pages for Mapping {
         if self.inode.writable_windows.load(Ordering::Relaxed) {
             return None;
         }
-        let stat = self.inode.known();
-        Some((stat.mtime.sec as u64) << 30 ^ u64::from(stat.mtime.nsec) ^ stat.size << 40)
+        self.inode.settled().map(|stat| version(&stat))
+    }
+
+    fn copied_version(&self) -> Option<u64> {
+        if !hal::cpu::has_shadow_paging() || self.inode.writable_windows.load(Ordering::Relaxed) {
+            return None;
+        }
+        let stat = self.inode.settled()?;
+        // Times are coarse: of a file that has just been changed, they may not tell the next change.
+        let now = crate::fs::inode::now();
+        (stat.ctime.sec.saturating_add(SETTLING) < now.sec).then(|| version(&stat))
+    }
+
+    fn read(&self, offset: u64, to: &[Segment]) -> Result<u64, Errno> {
+        let handle = self.inode.handle(false)?;
+        crate::host::call(&Request::new(Op::Read, handle.number(), [offset, 0, 0, 0, 0, 0]), to).map(|answer| answer.value)
     }
 
     fn name(&self) -> String {

@@ -184,6 +184,10 @@ impl FileOps for HostInode {
         if self.kind != S_IFREG {
             return Err(crate::errno::ENODEV);
         }
+        if self.settled().is_none() {
+            // A mapping's version tells of what was changed before.
+            let _ = self.fresh_stat();
+        }
         Ok(super::mapping::Mapping::new(self.arc()?, file.location.clone()))
     }
 

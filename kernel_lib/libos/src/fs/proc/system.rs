@@ -90,13 +90,14 @@ pub fn memory() -> (u64, u64) {
 
 fn meminfo() -> String {
     let (total, free) = memory();
+    let cached = crate::mm::copies::bytes();
     let mut text = String::new();
     let rows = [
         ("MemTotal", total),
         ("MemFree", free),
-        ("MemAvailable", free),
+        ("MemAvailable", free + cached),
         ("Buffers", 0),
-        ("Cached", 0),
+        ("Cached", cached),
         ("SwapCached", 0),
         ("Active", total - free),
         ("Inactive", 0),

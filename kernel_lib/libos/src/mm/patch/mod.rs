@@ -11,6 +11,7 @@
 mod cache;
 mod code;
 
+use super::copies;
 use super::map::FILE_GAP;
 use super::space::{AddressSpace, Inner, Leftovers};
 use super::vma::{is_same, Backing, Flags, Vma};
@@ -52,6 +53,10 @@ impl Sites {
         site.1 >= WORTH
     }
 
+    fn is_hopeless(&self, rip: u64) -> bool {
+        self.0[(rip ^ rip >> 6 ^ rip >> 12) as usize % SITES] == (rip, HOPELESS)
+    }
+
     fn give_up(&mut self, rip: u64) {
         self.0[(rip ^ rip >> 6 ^ rip >> 12) as usize % SITES] = (rip, HOPELESS);
     }
@@ -78,13 +83,14 @@ impl AddressSpace {
         // The whole site lies on one page.
         let page_address = (context.rip - 2) & !(PAGE_SIZE - 1);
         let wanted = Wanted::SystemCall { behind: (context.rip - page_address) as usize, number: context.orig_rax };
-        if self.edit(|inner, left| patch(inner, left, page_address, wanted)).is_none() {
+        if self.edit(|inner, left| patch(inner, left, page_address, wanted, true)).is_none() {
             self.sites.lock().give_up(context.rip);
         }
     }
 
     /// A general-protection fault came in: true if it was a CPUID (which the VMM made a fault), and the program may go on. `alone`: no other
-    /// thread runs in this space, which could stand among the instructions that a patch overwrites.
+    /// thread runs in this space, which could stand among the instructions that a patch overwrites. Else the patch is for those that map
+    /// the page next.
     pub fn trapped_cpuid(&self, context: &mut UserContext, alone: bool) -> bool {
         let mut instruction = [0; 2];
         if !hal::cpu::has_cpuid_tables() || hal::user::read_bytes(context.rip, &mut instruction).is_err() || instruction != code::CPUID {
@@ -92,8 +98,11 @@ impl AddressSpace {
         }
         let page_address = context.rip & !(PAGE_SIZE - 1);
         let wanted = Wanted::Cpuid { at: (context.rip - page_address) as usize };
-        let may_patch = alone && self.patching.load(Ordering::Relaxed);
-        let patched = may_patch && self.edit(|inner, left| patch(inner, left, page_address, wanted)).is_some();
+        let may_patch = self.patching.load(Ordering::Relaxed) && !self.sites.lock().is_hopeless(context.rip);
+        let patched = may_patch && self.edit(|inner, left| patch(inner, left, page_address, wanted, alone)).is_some();
+        if may_patch && !patched {
+            self.sites.lock().give_up(context.rip);
+        }
         if !patched {
             let [a, b, c, d] = hal::cpu::cpuid(context.rax as u32, context.rcx as u32).map(u64::from);
             (context.rax, context.rbx, context.rcx, context.rdx) = (a, b, c, d);
@@ -135,25 +144,31 @@ impl AddressSpace {
     }
 }
 
-/// Patches a place of the page at `page_address`. None: impossible.
-fn patch(inner: &mut Inner, left: &mut Leftovers, page_address: u64, wanted: Wanted) -> Option<()> {
+/// Patches a place of the page at `page_address`, in this space if it is to be `shown` there. None: impossible, or not shown.
+fn patch(inner: &mut Inner, left: &mut Leftovers, page_address: u64, wanted: Wanted, shown: bool) -> Option<()> {
     let vma = inner.map.find(page_address).filter(|vma| may_patch(vma))?;
     let Backing::Object(mapping, _) = &vma.backing else { return None };
     let (pages, index, rights) = (mapping.pages.clone(), vma.index_of(page_address), vma.rights);
     let file = cache::of(pages.as_ref(), true)?;
     let entry = inner.table.entry(page_address)?;
-    if entry.ram && file.is_copy(index, entry.address).is_none() {
+    let is_the_files = || copies::of(pages.as_ref()).is_some_and(|copies| copies.holds(index, entry.address));
+    if entry.ram && file.is_copy(index, entry.address).is_none() && !is_the_files() {
         // The program's own copy.
         return None;
     }
     let base = area_below(inner, page_address, &pages)?;
-    let copy = file.patch(index, &Page::Window(entry.address), page_address, base, wanted)?;
+    let copy = file.patch(index, &Page::Window(entry.address), page_address, base, wanted).filter(|_| shown)?;
     set_up(inner, left, base, &file, &pages)?;
     if copy.address() == entry.address {
         // Patched already, and yet the call was slow: somebody jumps to the SYSCALL itself.
         return None;
     }
     inner.table.map(page_address, Page::Ram(copy), rights, &mut left.flush).ok()
+}
+
+/// The indexes of an object's pages that have patched copies, in order.
+pub(super) fn patched(pages: &dyn Pages) -> Vec<u64> {
+    cache::of(pages, false).map_or_else(Vec::new, |file| file.indexes())
 }
 
 fn may_patch(vma: &Vma) -> bool {
