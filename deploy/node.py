@@ -1,7 +1,7 @@
 """Adds LiteBox to a node's containerd, and takes it away again: what the installer DaemonSet runs.
 
     node.py install --host DIR [--source DIR]
-    node.py remove  --host DIR
+    node.py remove  --host DIR                      not while containers of it run: containerd could not end them
     node.py hold    --host DIR [--source DIR]      install, wait for SIGTERM, leave everything as it is
 
 `--host` is the node's root file system. The programs go to /opt/litebox, and containerd's configuration gets a block
@@ -9,17 +9,24 @@ between two marked lines, at its end: that works in every version, whereas a fil
 section in containerd 1.x. Both steps can be repeated; `remove` restores the configuration byte for byte. containerd is
 restarted when, and only when, its configuration has changed; running containers are not touched by that.
 
+In a pod that knows its node's name (NODE_NAME), the node is labelled for as long as it can run LiteBox's pods: the
+scheduler sends them nowhere else.
+
 Standard library only, so that it runs with whatever Python the node's image has.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import tomllib
+import urllib.request
 from pathlib import Path
 
 CONFIG = Path("etc/containerd/config.toml")
@@ -32,6 +39,8 @@ RUNC = """\
 [plugins.'io.containerd.grpc.v1.cri'.containerd.runtimes.runc]
   runtime_type = "io.containerd.runc.v2"
 """
+LABEL = "dev.litebox/installed"
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 CRI = {2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime"}
 
 
@@ -90,6 +99,28 @@ def with_block(text: str, shim: str, version: int) -> str:
     return new
 
 
+def label(value: str | None) -> None:
+    """Set the node's label, or take it away. Outside of a pod that knows its node, nothing."""
+    name = os.environ.get("NODE_NAME")
+    if not name:
+        return
+    host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ["KUBERNETES_SERVICE_PORT"]
+    request = urllib.request.Request(
+        f"https://{f'[{host}]' if ':' in host else host}:{port}/api/v1/nodes/{name}",
+        data=json.dumps({"metadata": {"labels": {LABEL: value}}}).encode(),
+        headers={
+            "Authorization": f"Bearer {(ACCOUNT / 'token').read_text()}",
+            "Content-Type": "application/merge-patch+json",
+        },
+        method="PATCH",
+    )
+    context = ssl.create_default_context(cafile=ACCOUNT / "ca.crt")
+    try:
+        urllib.request.urlopen(request, timeout=30, context=context).close()  # noqa: S310 - it says https
+    except OSError as error:
+        raise NodeError(f"the node was not labelled: {error}") from error
+
+
 class Node:
     """A node, by its root file system."""
 
@@ -101,32 +132,44 @@ class Node:
         self._copy_programs(source)
         shim = f"/{PROGRAMS / 'bin' / SHIM}"
         if self.config.exists():
-            self._configure(with_block(self.config.read_text(), shim, version=1))
+            changed = self._configure(with_block(self.config.read_text(), shim, version=1))
         else:
             version = 3 if self._containerd_major() >= 2 else 2
             self.config.parent.mkdir(parents=True, exist_ok=True)
-            self._configure(with_block(f"{CREATED}version = {version}\n", shim, version))
+            changed = self._configure(with_block(f"{CREATED}version = {version}\n", shim, version))
+        if changed:
+            self._restart_containerd()
+        label("true")
 
     def remove(self) -> None:
-        if self.config.exists():
-            text = without_block(self.config.read_text())
-            if text.startswith(CREATED):
-                self.config.unlink()
-                self._restart_containerd()
-            else:
-                self._configure(text)
-        if not self._in_use():
-            shutil.rmtree(self.host / PROGRAMS, ignore_errors=True)
+        label(None)
+        if self._in_use():
+            raise NodeError(
+                "containers still run in LiteBox: it stays installed until they are gone and it is removed again"
+            )
+        changed = self.config.exists() and self._unconfigure()
+        shutil.rmtree(self.host / PROGRAMS, ignore_errors=True)
+        # Last: containerd takes the hook that this runs in for ended when it restarts.
+        if changed:
+            self._restart_containerd()
 
-    def _configure(self, text: str) -> None:
+    def _unconfigure(self) -> bool:
+        text = without_block(self.config.read_text())
+        if text.startswith(CREATED):
+            self.config.unlink()
+            return True
+        return self._configure(text)
+
+    def _configure(self, text: str) -> bool:
+        """Whether that was a change."""
         if self.config.exists() and self.config.read_text() == text:
-            return
+            return False
         temporary = self.config.with_name(".config.toml.litebox")
         temporary.write_text(text)
         if self.config.exists():
             shutil.copymode(self.config, temporary)
         temporary.replace(self.config)
-        self._restart_containerd()
+        return True
 
     def _copy_programs(self, source: Path) -> None:
         """Each file is replaced by renaming: a shim that starts meanwhile finds the old one or the new one."""

@@ -53,6 +53,14 @@ def layer_of(name: str, data: bytes, mode: int = 0o644) -> bytes:
     return out.getvalue()
 
 
+def layer_of_folder(folder: Path) -> bytes:
+    """A layer with what a folder holds."""
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as layer:
+        layer.add(folder, ".")
+    return out.getvalue()
+
+
 def add(archive: tarfile.TarFile, name: str, data: bytes = b"", mode: int = 0o644, **fields: Any) -> None:
     member = tarfile.TarInfo(name)
     member.mode, member.size = mode, len(data)

@@ -33,10 +33,20 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 
 
 class Containerd:
-    """A running containerd, and the `ctr` that came with it. `config` has places for root, state and socket."""
+    """A running containerd, and the `ctr` that came with it. `config` has places for root, state and socket.
+
+    `network` and `processes` give it namespaces of its own for these; one for mounts it has always.
+    """
 
     def __init__(
-        self, program: Path, litebox: Path, folder: Path, *, network: bool = False, config: str = CONFIG
+        self,
+        program: Path,
+        litebox: Path,
+        folder: Path,
+        *,
+        network: bool = False,
+        processes: bool = False,
+        config: str = CONFIG,
     ) -> None:
         self.program = program
         self.folder = folder
@@ -45,16 +55,27 @@ class Containerd:
         self.config = folder / "config.toml"
         self.config.write_text(config.format(root=folder / "root", state=self.state, socket=self.socket))
         self.environment = os.environ | {"PATH": f"{litebox}:{program.parent}:{os.environ['PATH']}"}
-        self._namespaces = ["--mount", "--net"] if network else ["--mount"]
-        unshare = ["unshare", *self._namespaces, "--propagation", "private", "sleep", "infinity"]
+        self._namespaces = ["--mount", *(["--net"] if network else []), *(["--pid"] if processes else [])]
+        unshare = ["unshare", *self._namespaces, "--propagation", "private"]
+        if processes:
+            # Its first process reaps what it inherits.
+            unshare += ["--fork", "--kill-child", "--mount-proc", "sh", "-c", "trap '' CHLD; exec sleep infinity"]
+        else:
+            unshare += ["sleep", "infinity"]
         self._holder = subprocess.Popen(unshare)
         self._daemon: subprocess.Popen[bytes] | None = None
-        while Path(f"/proc/{self._holder.pid}/ns/mnt").readlink() == Path("/proc/self/ns/mnt").readlink():
+        while not (asleep := self._sleeper(forked=processes)):
             time.sleep(0.01)
+        self._place = asleep
 
     def inside(self, *command: str | Path) -> list[str]:
         """A command line that runs where this containerd runs."""
-        return ["nsenter", f"--target={self._holder.pid}", *self._namespaces, *map(str, command)]
+        return ["nsenter", f"--target={self._place}", *self._namespaces, *map(str, command)]
+
+    def _sleeper(self, *, forked: bool) -> int:
+        """The process that holds the namespaces, once it does."""
+        pid = next(iter(children(self._holder.pid)), 0) if forked else self._holder.pid
+        return pid if pid and Path(f"/proc/{pid}/comm").read_text() == "sleep\n" else 0
 
     def start(self) -> None:
         with (self.folder / "log").open("ab") as log:
@@ -70,7 +91,8 @@ class Containerd:
 
     def stop(self, how: int = signal.SIGTERM) -> None:
         if self._daemon:
-            self._daemon.send_signal(how)
+            # Where nsenter enters a PID namespace it forks, and passes no signal on.
+            os.kill(children(self._daemon.pid)[0] if "--pid" in self._namespaces else self._daemon.pid, how)
             self._daemon.wait(20)
             self._daemon = None
 
@@ -155,7 +177,7 @@ class Containerd:
 
     def mounts(self) -> list[str]:
         """Mount points below the state folder."""
-        lines = Path(f"/proc/{self._holder.pid}/mountinfo").read_text().splitlines()
+        lines = Path(f"/proc/{self._place}/mountinfo").read_text().splitlines()
         return [point for line in lines if (point := line.split()[4]).startswith(str(self.state))]
 
     def close(self) -> None:
@@ -184,10 +206,16 @@ def children(pid: int) -> list[int]:
 
 @contextmanager
 def running(
-    program: Path, litebox: Path, folder: Path, *, network: bool = False, config: str = CONFIG
+    program: Path,
+    litebox: Path,
+    folder: Path,
+    *,
+    network: bool = False,
+    processes: bool = False,
+    config: str = CONFIG,
 ) -> Iterator[Containerd]:
     """A containerd, started, and ended with everything it started."""
-    daemon = Containerd(program, litebox, folder, network=network, config=config)
+    daemon = Containerd(program, litebox, folder, network=network, processes=processes, config=config)
     try:
         daemon.start()
         yield daemon

@@ -1,8 +1,7 @@
 """A Kubernetes of one node: etcd, API server, controllers, scheduler and kubelet, over a containerd of one's own.
 
 Everything lives in one folder and in the namespaces of that containerd (network and mounts), where the node has an
-address of its own. There is no DNS, no service proxy and no service account: pods say
-`automountServiceAccountToken: false`.
+address of its own. There is no DNS and no service proxy; but the API server listens on its service's address.
 """
 
 from __future__ import annotations
@@ -14,13 +13,26 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from integration import installed
 from integration.containerd.daemon import Containerd
 
 PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
 ADDRESS = "10.89.0.1"
-ETCD, PEER, API, KUBELET, HEALTH, MANAGER, SCHEDULER = 12379, 12380, 16443, 16450, 16451, 16452, 16453
-TOKEN = "admin"  # the API server listens on the loopback of a private network namespace only
+SERVICE = "10.96.0.1"
+ETCD, PEER, API, KUBELET, HEALTH, MANAGER, SCHEDULER = 12379, 12380, 443, 16450, 16451, 16452, 16453
+TOKEN = "admin"  # the API server listens in a private network namespace only
 READY_SECONDS = 120
+OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")  # a kubelet sets it, for the whole machine
+
+
+def kubernetes() -> Path:
+    """The folder with Kubernetes' programs. Skips where they are not installed."""
+    kubelets = list(installed.engines("kubelet").values())
+    if not kubelets or any(not kubelets[0].with_name(name).exists() for name in PROGRAMS):
+        pytest.skip("Kubernetes is not installed (make engines)")
+    return kubelets[0].parent
 
 
 class Cluster:
@@ -31,6 +43,7 @@ class Cluster:
         self.programs = programs
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
+        self._overcommit = OVERCOMMIT.read_text()
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._arguments: dict[str, tuple[str, ...]] = {}
 
@@ -46,19 +59,19 @@ class Cluster:
             "--unsafe-no-fsync",
         )  # fmt: skip
         self._run(
-            "kube-apiserver", f"--etcd-servers={etcd}", "--bind-address=127.0.0.1", f"--secure-port={API}",
+            "kube-apiserver", f"--etcd-servers={etcd}", f"--advertise-address={ADDRESS}", f"--secure-port={API}",
             f"--cert-dir={self.folder}/apiserver", "--service-cluster-ip-range=10.96.0.0/16", "--allow-privileged",
             f"--token-auth-file={self.folder}/tokens", "--authorization-mode=AlwaysAllow",
             "--kubelet-preferred-address-types=InternalIP", f"--service-account-issuer={at}",
             f"--service-account-key-file={self.folder}/account.pub",
             f"--service-account-signing-key-file={self.folder}/account.key",
-            "--disable-admission-plugins=ServiceAccount",
         )  # fmt: skip
         self._await("the API server", lambda: self("get", "--raw", "/readyz", check=False).returncode == 0)
         connection = (f"--kubeconfig={self.kubeconfig}", "--bind-address=127.0.0.1", "--leader-elect=false")
         self._run(
             "kube-controller-manager", *connection, f"--secure-port={MANAGER}", f"--cert-dir={self.folder}/manager",
-            f"--service-account-private-key-file={self.folder}/account.key", "--controllers=*,-node-ipam-controller",
+            f"--service-account-private-key-file={self.folder}/account.key",
+            f"--root-ca-file={self.folder}/apiserver/apiserver.crt", "--controllers=*,-node-ipam-controller",
         )  # fmt: skip
         self._run("kube-scheduler", *connection, f"--secure-port={SCHEDULER}", f"--cert-dir={self.folder}/scheduler")
         self._run(
@@ -67,6 +80,7 @@ class Cluster:
             "--hostname-override=node", f"--node-ip={ADDRESS}",
         )  # fmt: skip
         self._await("the node", self._node_is_ready)
+        self._await("the service account", lambda: self("get", "sa", "default", check=False).returncode == 0)
 
     def stop(self) -> None:
         for process in reversed(self._running.values()):
@@ -78,6 +92,7 @@ class Cluster:
                 process.kill()
                 process.wait()
         self._running.clear()
+        OVERCOMMIT.write_text(self._overcommit)
 
     def __call__(
         self, *arguments: str | Path, stdin: str = "", check: bool = True, seconds: float = 60
@@ -112,6 +127,7 @@ class Cluster:
             ("ip", "addr", "add", f"{ADDRESS}/32", "dev", "node0"),
             ("ip", "link", "set", "node0", "up"),
             ("ip", "route", "add", "default", "dev", "node0"),
+            ("ip", "addr", "add", f"{SERVICE}/32", "dev", "lo"),
         ):
             subprocess.run(self.containerd.inside(*command), check=True)
 

@@ -96,7 +96,9 @@ class Cri:
 
 
 @contextmanager
-def containerd_with_cri(litebox: Path, image: Path, folder: Path, subnet: str) -> Iterator[Containerd]:
+def containerd_with_cri(
+    litebox: Path, image: Path, folder: Path, subnet: str, *, handlers: bool = True, processes: bool = False
+) -> Iterator[Containerd]:
     """A containerd whose pods have addresses in `subnet`, the images imported. Skips where there is none."""
     programs = [program for program in installed.engines("containerd").values() if is_current(program)]
     if not programs or not CNI_PLUGINS.is_dir():
@@ -108,11 +110,13 @@ def containerd_with_cri(litebox: Path, image: Path, folder: Path, subnet: str) -
     network = {"cniVersion": "0.4.0", "name": "test", "plugins": plugins}
     (folder / "cni" / "10.conflist").write_text(json.dumps(network))
     own = CRI.format(pause=PAUSE, plugins=CNI_PLUGINS, conf=folder / "cni")
-    base = CONFIG.replace("version = 2", f'version = 3\nimports = ["{HANDLER}"]')
+    base = CONFIG.replace("version = 2", f'version = 3\nimports = ["{HANDLER}"]' if handlers else "version = 3")
     base = "\n".join(line for line in base.splitlines() if not line.startswith("disabled_plugins"))
     archive = folder / "pause.tar"
     images.write_archive(archive, PAUSE, [images.busybox_layer()], {"Cmd": ["/bin/sleep", "100000"]})
-    with running(programs[0], litebox, folder, network=True, config=f"{base}\n{own}") as containerd:
+    with running(
+        programs[0], litebox, folder, network=True, processes=processes, config=f"{base}\n{own}"
+    ) as containerd:
         subprocess.run(containerd.inside("ip", "link", "set", "lo", "up"), check=True)
         for path in (archive, image):
             containerd.ctr("--namespace", "k8s.io", "image", "import", path)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from integration import images, installed
+from integration import images
 from integration.containerd.daemon import IMAGE
-from integration.kubernetes.cluster import PROGRAMS, Cluster
+from integration.kubernetes.cluster import Cluster, kubernetes
 from integration.kubernetes.conftest import containerd_with_cri
 
 HERE = Path(__file__).parent
@@ -22,14 +22,12 @@ LATEST = "docker.io/library/busybox:latest"  # what pod.yaml names
 
 @pytest.fixture(scope="module")
 def cluster(litebox: Path, image: Path, scratch: Path) -> Iterator[Cluster]:
-    kubelets = list(installed.engines("kubelet").values())
-    if not kubelets or any(not kubelets[0].with_name(name).exists() for name in PROGRAMS):
-        pytest.skip("Kubernetes is not installed (make engines)")
+    programs = kubernetes()
     with containerd_with_cri(litebox, image, scratch / "kube", "10.76.0.0/24") as containerd:
         archive = scratch / "kube" / "latest.tar"
         images.write_archive(archive, LATEST, [images.busybox_layer()])
         containerd.ctr("--namespace", "k8s.io", "image", "import", archive)
-        made = Cluster(containerd, kubelets[0].parent, scratch / "kube" / "cluster")
+        made = Cluster(containerd, programs, scratch / "kube" / "cluster")
         try:
             made.start()
             made("label", "node", "node", "dev.litebox/installed=true")

@@ -74,13 +74,17 @@ def test_a_node(tmp_path: Path, config: str | None, monkeypatch: pytest.MonkeyPa
         path.chmod(0o600)
     one = node.Node(host)
     monkeypatch.setattr(one, "_containerd_major", lambda: 2)
-    monkeypatch.setattr(one, "_in_use", lambda: False)
     for _ in range(2):
         one.install(source)
     assert (host / "opt/litebox/bin/containerd-shim-litebox-v1").exists()
     assert "litebox" in runtimes(path.read_text())
     if config:
         assert path.stat().st_mode & 0o777 == 0o600
+    monkeypatch.setattr(one, "_in_use", lambda: True)
+    with pytest.raises(node.NodeError, match="still run"):
+        one.remove()
+    assert "litebox" in runtimes(path.read_text())
+    monkeypatch.setattr(one, "_in_use", lambda: False)
     for _ in range(2):
         one.remove()
     assert (path.read_text() if path.exists() else None) == config
@@ -102,4 +106,12 @@ def test_the_files_to_copy_are_well_formed() -> None:
         )
         for document in yaml.safe_load_all((ROOT / name).read_text())
     ]
-    assert kinds == ["RuntimeClass", "Namespace", "DaemonSet", "Pod"]
+    assert kinds == [
+        "RuntimeClass",
+        "Namespace",
+        "ServiceAccount",
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "DaemonSet",
+        "Pod",
+    ]
