@@ -175,11 +175,12 @@ class Node:
         """Each file is replaced by renaming: a shim that starts meanwhile finds the old one or the new one."""
         for path in sorted(source.rglob("*")):
             target = self.host / PROGRAMS / path.relative_to(source)
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 target.mkdir(parents=True, exist_ok=True)
             else:
                 temporary = target.with_name(f".{target.name}.new")
-                shutil.copy2(path, temporary)
+                temporary.unlink(missing_ok=True)
+                shutil.copy2(path, temporary, follow_symlinks=False)
                 temporary.replace(target)
 
     def _containerd_major(self) -> int:
