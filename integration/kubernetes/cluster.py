@@ -98,16 +98,14 @@ class Cluster:
         self, *arguments: str | Path, stdin: str = "", check: bool = True, seconds: float = 60
     ) -> subprocess.CompletedProcess[str]:
         """kubectl."""
-        command = self.containerd.inside(self.programs / "kubectl", "--kubeconfig", self.kubeconfig, *arguments)
+        command = self.command(*arguments)
         done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=seconds, check=False)
         assert not check or done.returncode == 0, (arguments, done.stdout, done.stderr)
         return done
 
-    def popen(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
-        """kubectl in the background, its output thrown away."""
-        command = self.containerd.inside(self.programs / "kubectl", "--kubeconfig", self.kubeconfig, *arguments)
-        quiet = subprocess.DEVNULL
-        return subprocess.Popen(command, stdin=quiet, stdout=quiet, stderr=quiet)
+    def command(self, *arguments: str | Path) -> list[str]:
+        """A command line of kubectl."""
+        return self.containerd.inside(self.programs / "kubectl", "--kubeconfig", self.kubeconfig, *arguments)
 
     def apply(self, *objects: dict[str, Any]) -> None:
         self("apply", "-f", "-", stdin="\n---\n".join(json.dumps(item) for item in objects))

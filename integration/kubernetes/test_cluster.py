@@ -10,14 +10,19 @@ from typing import Any
 
 import pytest
 
+import bundles
 from integration import images
 from integration.containerd.daemon import IMAGE
 from integration.kubernetes.cluster import Cluster, kubernetes
 from integration.kubernetes.conftest import containerd_with_cri
+from integration.terminal import talk
 
 HERE = Path(__file__).parent
-RUNTIME_CLASS = HERE.parent.parent / "deploy" / "kubernetes" / "runtimeclass.yaml"
+DEPLOY = HERE.parent.parent / "deploy" / "kubernetes"
+RUNTIME_CLASS = DEPLOY / "runtimeclass.yaml"
 LATEST = "docker.io/library/busybox:latest"  # what pod.yaml names
+LIMITS = ("memory.limit_in_bytes", "memory.max")  # of cgroups v1 and v2
+WATCHER = "docker.io/library/watcher:test"
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +30,11 @@ def cluster(litebox: Path, image: Path, scratch: Path) -> Iterator[Cluster]:
     programs = kubernetes()
     with containerd_with_cri(litebox, image, scratch / "kube", "10.76.0.0/24") as containerd:
         archive = scratch / "kube" / "latest.tar"
-        images.write_archive(archive, LATEST, [images.busybox_layer()])
-        containerd.ctr("--namespace", "k8s.io", "image", "import", archive)
+        watcher = (bundles.build_guest_programs() / "inotify").read_bytes()
+        layers = [images.busybox_layer(), images.layer_of("bin/watcher", watcher, mode=0o755)]
+        for name in (LATEST, WATCHER):
+            images.write_archive(archive, name, layers)
+            containerd.ctr("--namespace", "k8s.io", "image", "import", archive)
         made = Cluster(containerd, programs, scratch / "kube" / "cluster")
         try:
             made.start()
@@ -136,6 +144,47 @@ def test_a_configmap_that_changes(cluster: Cluster) -> None:
     until(lambda: "second" in cluster("logs", "config").stdout, "the second word", seconds=100)
 
 
+def test_a_secret_that_changes_is_noticed(cluster: Cluster) -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "key"}, "stringData": {"word": "first"}}
+    cluster.apply(secret)
+    mount = {"name": "key", "mountPath": "/key"}
+    watcher = container("watcher", "exec watcher @follow /key", volumeMounts=[mount]) | {"image": WATCHER}
+    cluster.apply(pod("notices", watcher, volumes=[{"name": "key", "secret": {"secretName": "key"}}]))
+    await_ready(cluster, "notices")
+    until(lambda: "watching" in cluster("logs", "notices").stdout, "it does not watch")
+    cluster.apply(secret | {"stringData": {"word": "second"}})
+    # As the kubelet does it: a new folder, and the link to it renamed over the old one.
+    until(lambda: "MOVED_TO ..data" in cluster("logs", "notices").stdout, "nothing is noticed", seconds=100)
+    assert cluster("exec", "notices", "--", "cat", "/key/word").stdout == "second"
+
+
+def test_downward_api(cluster: Cluster) -> None:
+    items = [{"path": "labels", "fieldRef": {"fieldPath": "metadata.labels"}}]
+    memory = {"resourceFieldRef": {"resource": "limits.memory"}}
+    told = container(
+        "told",
+        "exec sleep 1000",
+        volumeMounts=[{"name": "about", "mountPath": "/about"}],
+        env=[{"name": "LIMIT", "valueFrom": memory}, *from_fields(IP="status.podIP", NAME="metadata.name")],
+        resources={"limits": {"memory": "64Mi"}},
+    )
+    cluster.apply(pod("told", told, volumes=[{"name": "about", "downwardAPI": {"items": items}}]))
+    await_ready(cluster, "told")
+    address = cluster.get("pod", "told")["status"]["podIP"]
+    said = cluster("exec", "told", "--", "sh", "-c", "echo $NAME $IP $LIMIT; cat /about/labels").stdout
+    assert said.splitlines() == [f"told {address} {64 << 20}", 'app="told"']
+    cluster("label", "pod", "told", "colour=red")
+    until(
+        lambda: 'colour="red"' in cluster("exec", "told", "--", "cat", "/about/labels").stdout,
+        "the new label is not seen",
+        seconds=100,
+    )
+
+
+def from_fields(**fields: str) -> list[dict[str, Any]]:
+    return [{"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}} for name, path in fields.items()]
+
+
 def test_security_context(cluster: Cluster) -> None:
     script = "id -u; id -g; id -G; touch /x 2>/dev/null || echo readonly; touch /v/x && echo writable; stat -c %g /v/x"
     limited = container(
@@ -183,6 +232,165 @@ def test_workloads(cluster: Cluster) -> None:
     assert cluster("logs", "job/once").stdout == "done once\n"
 
 
+def test_a_stateful_set_keeps_its_storage(cluster: Cluster, tmp_path: Path) -> None:
+    volume = {
+        "capacity": {"storage": "1Gi"},
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "by-hand",
+        "hostPath": {"path": str(tmp_path)},
+    }
+    claim = {
+        "accessModes": ["ReadWriteOnce"],
+        "storageClassName": "by-hand",
+        "resources": {"requests": {"storage": "1Gi"}},
+    }
+    labels = {"app": "state"}
+    keeper = container(
+        "keeper",
+        "hostname >> /data/log; trap exit TERM; while :; do sleep 0.1; done",
+        volumeMounts=[{"name": "data", "mountPath": "/data"}],
+    )
+    spec = {
+        "serviceName": "state",
+        "replicas": 1,
+        "selector": {"matchLabels": labels},
+        "template": {"metadata": {"labels": labels}, "spec": pod_spec(keeper)},
+        "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": claim}],
+    }
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": "data"}, "spec": volume},
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "state"}, "spec": spec},
+    )
+    cluster("rollout", "status", "statefulset/state", "--timeout=50s")
+    cluster("delete", "pod", "state-0")
+    until(lambda: (tmp_path / "log").read_text() == "state-0\nstate-0\n", "it does not come back to its data")
+    cluster("delete", "statefulset", "state")
+
+
+def test_a_cron_job(cluster: Cluster) -> None:
+    template = {"spec": {"template": {"spec": pod_spec(container("tick", "echo tick"), restartPolicy="Never")}}}
+    spec = {"schedule": "* * * * *", "jobTemplate": template}
+    cluster.apply({"apiVersion": "batch/v1", "kind": "CronJob", "metadata": {"name": "ticks"}, "spec": spec})
+
+    def has_run() -> bool:
+        return "lastSuccessfulTime" in cluster.get("cronjob", "ticks").get("status", {})
+
+    until(has_run, "no job has run", seconds=100)
+    cluster("delete", "cronjob", "ticks")
+
+
+def test_a_sidecar(cluster: Cluster) -> None:
+    """It starts before the container that needs it, and does not keep the pod from ending."""
+    sidecar = container(
+        "sidecar",
+        "mkdir /www; echo beside > /www/index.html; exec httpd -f -p 8080 -h /www",
+        restartPolicy="Always",
+        startupProbe={"tcpSocket": {"port": 8080}, "periodSeconds": 1},
+    )
+    main = container("main", "wget -q -O - http://127.0.0.1:8080/")
+    cluster.apply(pod("beside", main, initContainers=[sidecar], restartPolicy="Never"))
+    await_phase(cluster, "beside", "Succeeded")
+    assert cluster("logs", "beside", "-c", "main").stdout == "beside\n"
+
+
+def test_restarts_back_off(cluster: Cluster) -> None:
+    cluster.apply(pod("fails", container("fails", "echo said > /dev/termination-log; exit 3")))
+
+    def status() -> dict[str, Any]:
+        found: dict[str, Any] = cluster.get("pod", "fails")["status"].get("containerStatuses", [{}])[0]
+        return found
+
+    def waits() -> bool:
+        return bool(status().get("state", {}).get("waiting", {}).get("reason") == "CrashLoopBackOff")
+
+    until(lambda: status().get("restartCount", 0) >= 1 and waits(), "it does not back off")
+    ended = status()["lastState"]["terminated"]
+    assert (ended["exitCode"], ended["message"]) == (3, "said\n")
+    cluster("delete", "pod", "fails")
+
+
+def test_how_it_ends(cluster: Cluster, tmp_path: Path) -> None:
+    """The hook, then SIGTERM, then as much time as it was given."""
+    volume = {
+        "volumeMounts": [{"name": "told", "mountPath": "/told"}],
+        "lifecycle": {"preStop": {"exec": {"command": ["sh", "-c", "echo hook >> /told/log"]}}},
+    }
+    polite = container("polite", "trap 'echo term >> /told/log; exit' TERM; while :; do sleep 0.1; done", **volume)
+    deaf = container("deaf", "trap '' TERM; while :; do sleep 0.1; done")
+    volumes = [{"name": "told", "hostPath": {"path": str(tmp_path)}}]
+    cluster.apply(pod("ends", polite, deaf, volumes=volumes, terminationGracePeriodSeconds=3))
+    await_ready(cluster, "ends")
+    start = time.monotonic()
+    cluster("delete", "pod", "ends")
+    assert 3 <= time.monotonic() - start < 20
+    assert (tmp_path / "log").read_text() == "hook\nterm\n"
+
+
+def test_overhead_is_granted(cluster: Cluster) -> None:
+    """The pod's limit is its containers' and what the RuntimeClass adds."""
+    cluster.apply(pod("over", container("over", "exec sleep 1000", resources={"limits": {"memory": "64Mi", "cpu": 1}})))
+    await_ready(cluster, "over")
+    found = cluster.get("pod", "over")
+    groups = list(Path("/sys/fs/cgroup").glob(f"**/pod{found['metadata']['uid']}"))
+    limits = [(group / name).read_text() for group in groups for name in LIMITS if (group / name).exists()]
+    assert limits == [f"{(64 + 24) << 20}\n"]
+
+
+def test_streams(cluster: Cluster) -> None:
+    cluster.apply(pod("talks", container("talks", "while read word; do echo got $word; done", stdin=True)))
+    await_ready(cluster, "talks")
+    attach = cluster.command("attach", "-i", "talks")
+    # The end of its input would be the end of it all.
+    with subprocess.Popen(attach, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as attached:
+        assert attached.stdin
+        assert attached.stdout
+        attached.stdin.write(b"typed\n")
+        attached.stdin.flush()
+        assert attached.stdout.readline() == b"got typed\n"
+
+    counts = container("counts", "for n in 1 2 3; do echo $n; sleep 0.5; done")
+    cluster.apply(pod("counts", counts, container("stays", "exec sleep 1000")))
+    await_ready(cluster, "counts")
+    assert cluster("logs", "-f", "counts", "-c", "counts").stdout.split()[:3] == ["1", "2", "3"]
+    command = cluster.command(
+        "exec", "-it", "counts", "-c", "stays", "--", "sh", "-c", "tty; read word; echo got-$word"
+    )
+    out, code = talk(command, b"typed\n", environment=cluster.containerd.environment)
+    assert b"/dev/pts/" in out
+    assert b"got-typed" in out
+    assert code == 0
+
+
+def test_debugging_with_another_container(cluster: Cluster) -> None:
+    server = container("server", "mkdir /www; echo seen > /www/index.html; exec httpd -f -p 8080 -h /www")
+    cluster.apply(pod("debugged", server))
+    await_ready(cluster, "debugged")
+    look = ("wget", "-q", "-O", "-", "http://127.0.0.1:8080/")
+    image = (f"--image={IMAGE}", "--image-pull-policy=Never", "-c", "debugger")
+    cluster("debug", "debugged", *image, "--", *look)
+    until(
+        lambda: cluster("logs", "debugged", "-c", "debugger", check=False).stdout == "seen\n",
+        "the debugger does not see the pod",
+    )
+
+
+def test_drain(cluster: Cluster) -> None:
+    cluster.apply(pod("drained", container("drained", "exec sleep 1000")))
+    await_ready(cluster, "drained")
+    try:
+        cluster("drain", "node", "--force", "--pod-selector=app=drained", "--timeout=50s")
+        assert cluster("get", "pod", "drained", check=False).returncode
+    finally:
+        cluster("uncordon", "node")
+
+
+@pytest.mark.parametrize("path", [*sorted(DEPLOY.glob("*.yaml")), HERE / "pod.yaml"], ids=lambda path: path.stem)
+def test_the_api_server_accepts(cluster: Cluster, path: Path) -> None:
+    """Against its own schemas, unknown fields refused."""
+    cluster("create", "namespace", "litebox-system", check=False)
+    cluster("apply", "--dry-run=server", "--validate=strict", "-f", path)
+
+
 def test_files_and_ports(cluster: Cluster, tmp_path: Path) -> None:
     server = container("server", "mkdir /www; echo forwarded > /www/index.html; exec httpd -f -p 8080 -h /www")
     cluster.apply(pod("files", server))
@@ -190,7 +398,14 @@ def test_files_and_ports(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("copied\n")
     cluster("cp", tmp_path / "file", "files:/tmp/file")
     assert cluster("exec", "files", "--", "cat", "/tmp/file").stdout == "copied\n"
-    forward = cluster.popen("port-forward", "pod/files", "18070:8080")
+    cluster("cp", "files:/www/index.html", tmp_path / "page")
+    assert (tmp_path / "page").read_text() == "forwarded\n"
+    forward = subprocess.Popen(
+        cluster.command("port-forward", "pod/files", "18070:8080"),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
     try:
         fetch = cluster.containerd.inside("busybox", "wget", "-q", "-O", "-", "http://127.0.0.1:18070/")
 
@@ -212,6 +427,17 @@ def test_beside_runc(cluster: Cluster) -> None:
     cluster.apply(pod("asks", client, restartPolicy="OnFailure"))
     await_phase(cluster, "asks", "Succeeded")
     assert cluster("logs", "asks").stdout == "from runc\n"
+
+
+def test_asked_by_runc(cluster: Cluster) -> None:
+    server = container("server", "mkdir /www; echo from LiteBox > /www/index.html; exec httpd -f -p 8080 -h /www")
+    cluster.apply(pod("serves", server))
+    await_ready(cluster, "serves")
+    address = cluster.get("pod", "serves")["status"]["podIP"]
+    client = container("client", f"wget -q -O - http://{address}:8080/")
+    cluster.apply(pod("asks-us", client, restartPolicy="OnFailure", runtimeClassName=None))
+    await_phase(cluster, "asks-us", "Succeeded")
+    assert cluster("logs", "asks-us").stdout == "from LiteBox\n"
 
 
 def test_pods_outlive_a_restart_of_containerd_and_kubelet(cluster: Cluster) -> None:

@@ -192,7 +192,7 @@ HELPER(follow)
 	char end[4096];
 	snprintf(end, sizeof end, "%s/end", argv[0]);
 	say("watching");
-	while (poll(&ready, 1, access(end, F_OK) == 0 ? 500 : 10000) == 1)
+	while (poll(&ready, 1, access(end, F_OK) == 0 ? 500 : 100000) == 1)
 		show(fd);
 	return 0;
 }
