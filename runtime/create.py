@@ -126,7 +126,10 @@ def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
         log(warning)
 
     lacking = rootless.lacks_rights()
-    groups = manager.locate(plan.cgroups_path, request.id, systemd=request.systemd_cgroup)
+    unit = None
+    if request.systemd_cgroup or ":" in plan.cgroups_path:
+        unit = _systemd_unit(plan, request, lacking)
+    groups = manager.locate(plan.cgroups_path, request.id, unit=unit)
     settings = manager.settings_for(groups, plan.resources)
     state: Json = {
         "version": 1,
@@ -141,6 +144,7 @@ def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
         "annotations": config.get("annotations") or {},
         "process": plan.process,
         "hooks": plan.hooks,
+        "systemd_unit": unit,
         "cgroups": groups.directories,
         "cgroups_made": manager.missing(groups),
         "resources": plan.resources,
@@ -193,10 +197,14 @@ def _bring_up(
         control.close()
     try:
         state["pid"], state["start_time"] = boot.pid, start_time(boot.pid)
-        if plan.hooks or not state["cgroups_made"] or state["rootless"]:
+        if plan.hooks or not state["cgroups_made"] or state["systemd_unit"] or state["rootless"]:
             # Else the final write will do: should we die between `ready` and it, `undo` finds the VMM in its cgroup.
             entry.write(state)
         programs.check(plan)
+        if state["systemd_unit"]:
+            from runtime.host.cgroups import systemd
+
+            systemd.start(state["systemd_unit"], boot.pid, settings)
         manager.make(groups, boot.pid, settings, may_lack=state["rootless"], log=log)
         boot.wait_ready()
         if plan.hooks or plan.host_sysctl:
@@ -235,6 +243,14 @@ def _hooks_and_sysctls(plan: Plan, state: Json) -> None:
             namespaces.run_in_container(state["pid"], kinds, plan.rootfs, work)
         except OSError as error:
             raise HookFailed(error.strerror or str(error)) from error
+
+
+def _systemd_unit(plan: Plan, request: Request, lacking: bool) -> Json | None:
+    from runtime.host.cgroups import systemd
+
+    if not systemd.wanted(plan.cgroups_path, asked=request.systemd_cgroup):
+        return None
+    return systemd.unit_of(plan.cgroups_path, request.id, user=lacking)
 
 
 def _complete_environment(plan: Plan, request: Request) -> None:
@@ -304,7 +320,7 @@ def undo(entry: Entry, state: Json, log: Callable[[str], None]) -> None:
         except ChildProcessError:
             pass  # not ours: a create of another process, which crashed
     try:
-        manager.remove(state["cgroups_made"])
+        manager.leave(state)
     except LiteboxError as error:
         log(f"{entry.path}: {error}")
     if state["hooks"].get("poststop") and state["pid"]:

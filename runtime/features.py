@@ -28,7 +28,7 @@ def features_document() -> dict[str, Any]:
         "linux": {
             "namespaces": ["cgroup", "ipc", "mount", "network", "pid", "user", "uts"],
             "capabilities": list(CAPABILITIES),
-            "cgroup": {"v1": True, "v2": True, "systemd": False, "systemdUser": False, "rdma": False},
+            "cgroup": {"v1": True, "v2": True, "systemd": True, "systemdUser": True, "rdma": False},
             "seccomp": {
                 "enabled": True,
                 "actions": [name for name in ACTION_NAMES if name != "SCMP_ACT_NOTIFY"],

@@ -403,6 +403,10 @@ class Container:
             manager.apply(
                 groups, manager.settings_for(groups, resources), may_lack=state["rootless"], log=self._runtime.log
             )
+            if state.get("systemd_unit"):
+                from runtime.host.cgroups import systemd
+
+                systemd.update(state["systemd_unit"], manager.settings_for(groups, resources))
             with self._connect() as control:
                 control.request("update", limits=limits)
             state["resources"] = merged
@@ -497,7 +501,7 @@ class Container:
             self._kill_vmm()
             from runtime.host.cgroups import manager
 
-            manager.remove(state["cgroups_made"])
+            manager.leave(state)
             entry.remove()
         if state["hooks"].get("poststop"):
             from runtime.host.hooks import run_all

@@ -42,7 +42,7 @@ GLOBAL_FLAGS = (
     Flag("log", "FILE", "append log lines to FILE instead of standard error", default=""),
     Flag("log-format", "FORMAT", "text or json", default="text"),
     Flag("root", "DIR", "where the state of containers is kept (default: /run/litebox, $XDG_RUNTIME_DIR/litebox)"),
-    Flag("systemd-cgroup", help="cgroupsPath is slice:prefix:name: the cgroup is made where systemd would make it"),
+    Flag("systemd-cgroup", help="cgroupsPath is slice:prefix:name: the cgroup is made by systemd, as a scope"),
     Flag("rootless", "WHEN", "true, false or auto: do without the rights of root", default="auto"),
     Flag("criu", "PATH", hidden=True),
     Flag("help h", help="show help"),

@@ -225,5 +225,5 @@ def test_invalid_values_of_the_cgroup(config: dict[str, Any]) -> None:
     from runtime.host.cgroups import paths
 
     with pytest.raises(InvalidSpec, match="cgroupsPath"):
-        paths.container_path("../up", "c1", systemd=False)
+        paths.container_path("../up", "c1")
     assert check_config({**config, "linux": {"cgroupsPath": 5}})

@@ -42,10 +42,13 @@ class Cgroups:
         return next((path for names, path in self.directories.items() if controller in names.split(",")), None)
 
 
-def locate(cgroups_path: str, container_id: str, *, systemd: bool = False) -> Cgroups:
-    """Where the container's cgroups are to be."""
+def locate(cgroups_path: str, container_id: str, *, unit: Json | None = None) -> Cgroups:
+    """Where the container's cgroups are to be; with a unit, where systemd makes them."""
     found = paths.hierarchies(_read("/proc/self/mountinfo"), _read("/proc/self/cgroup"))
-    path = paths.container_path(cgroups_path, container_id, systemd=systemd)
+    if unit:
+        path = f"{unit['root']}{paths.expand_slice(unit['slice'])}/{unit['name']}"
+    else:
+        path = paths.container_path(cgroups_path, container_id)
     return Cgroups({",".join(sorted(hierarchy.controllers)): paths.directory(hierarchy, path) for hierarchy in found})
 
 
@@ -164,6 +167,15 @@ def _write_limit(path: str, setting: resources.Setting) -> None:
 def missing(cgroups: Cgroups) -> list[str]:
     """The directories that do not exist yet: those that will be ours to remove."""
     return [directory for directory in cgroups.directories.values() if not os.path.isdir(directory)]
+
+
+def leave(state: Json) -> None:
+    """Remove what was made for the container of this state: its unit, its directories."""
+    if state.get("systemd_unit"):
+        from runtime.host.cgroups import systemd
+
+        systemd.stop(state["systemd_unit"])
+    remove(state["cgroups_made"])
 
 
 def remove(made: list[str]) -> None:

@@ -68,13 +68,14 @@ def _relative(path: str, root: str) -> str:
     return path[len(root) :] if path.startswith(root + "/") else "/"
 
 
-def container_path(cgroups_path: str, container_id: str, *, systemd: bool) -> str:
+def container_path(cgroups_path: str, container_id: str) -> str:
     """The container's cgroup: absolute from the hierarchy's root, or relative to our own.
 
-    As runc: absolute paths from the root, relative ones below the caller's. `slice:prefix:name` is systemd's form.
+    As runc: absolute paths from the root, relative ones below the caller's. `slice:prefix:name` is systemd's form:
+    where it would put the container, if it ran.
     """
-    if systemd or _is_systemd_form(cgroups_path):
-        slice_, prefix, name = split_systemd(cgroups_path or f"system.slice:litebox:{container_id}")
+    if is_systemd_form(cgroups_path):
+        slice_, prefix, name = split_systemd(cgroups_path)
         return f"{expand_slice(slice_)}/{unit_name(prefix, name)}"
     if not cgroups_path:
         return container_id
@@ -84,7 +85,8 @@ def container_path(cgroups_path: str, container_id: str, *, systemd: bool) -> st
     return "/" + normal.lstrip("/") if cgroups_path.startswith("/") else normal
 
 
-def _is_systemd_form(path: str) -> bool:
+def is_systemd_form(path: str) -> bool:
+    """slice:prefix:name."""
     return path.count(":") == 2 and "/" not in path
 
 

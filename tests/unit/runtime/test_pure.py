@@ -127,30 +127,26 @@ def test_unified_hierarchy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "systemd", "expected"),
+    ("path", "expected"),
     [
-        ("", False, "c1"),
-        ("/a//b/", False, "/a/b"),
-        ("a/b", False, "a/b"),
-        ("/a/../../b", False, "/b"),
-        ("machine.slice:libpod:9", True, "/machine.slice/libpod-9.scope"),
-        ("a-b-c.slice:cri:9", False, "/a.slice/a-b.slice/a-b-c.slice/cri-9.scope"),
-        (":x:9", True, "/system.slice/x-9.scope"),
-        ("", True, "/system.slice/litebox-c1.scope"),
-        ("-.slice:x:pod.slice", True, "//pod.slice"),
+        ("", "c1"),
+        ("/a//b/", "/a/b"),
+        ("a/b", "a/b"),
+        ("/a/../../b", "/b"),
+        ("machine.slice:libpod:9", "/machine.slice/libpod-9.scope"),
+        ("a-b-c.slice:cri:9", "/a.slice/a-b.slice/a-b-c.slice/cri-9.scope"),
+        (":x:9", "/system.slice/x-9.scope"),
+        ("-.slice:x:pod.slice", "//pod.slice"),
     ],
 )
-def test_cgroup_paths(path: str, systemd: bool, expected: str) -> None:
-    assert paths.container_path(path, "c1", systemd=systemd) == expected
+def test_cgroup_paths(path: str, expected: str) -> None:
+    assert paths.container_path(path, "c1") == expected
 
 
-@pytest.mark.parametrize(
-    ("path", "systemd"),
-    [("../x", False), ("a/../../x", False), ("/abs", True), ("a:b", True), ("x:y:z", True), ("a--b.slice:y:z", True)],
-)
-def test_bad_cgroup_paths(path: str, systemd: bool) -> None:
+@pytest.mark.parametrize("path", ["../x", "a/../../x", "x:y:z", "a--b.slice:y:z"])
+def test_bad_cgroup_paths(path: str) -> None:
     with pytest.raises(InvalidSpec):
-        paths.container_path(path, "c1", systemd=systemd)
+        paths.container_path(path, "c1")
 
 
 def files(settings: list[resources.Setting]) -> dict[str, str]:
