@@ -153,6 +153,10 @@ CASE(pidfd)
 	num("pidfd_open with unknown flags", pidfd_open(getpid(), 1 << 20));
 	num("pidfd_open of 0", pidfd_open(0, 0));
 	num("pidfd_send_signal to no pidfd", pidfd_send_signal(1, 0, NULL, 0));
+	int own = open("/proc/self/", O_RDONLY | O_DIRECTORY), thread = open("/proc/thread-self/", O_RDONLY | O_DIRECTORY);
+	num("pidfd_send_signal by a process's directory", pidfd_send_signal(own, 0, NULL, 0));
+	num("pidfd_send_signal by a thread's directory", pidfd_send_signal(thread, 0, NULL, 0));
+	num("pidfd_send_signal by /proc", pidfd_send_signal(open("/proc", O_RDONLY | O_DIRECTORY), 0, NULL, 0));
 }
 
 CASE(pidfd_getfd_copies)

@@ -7,7 +7,7 @@ use super::inode::{entry_type, now, Attributes, Caching, DirEntry, FileSystem, I
 use super::Location;
 use crate::errno::{Errno, EINVAL, EIO, ENOENT, ENOTDIR, EPERM};
 use crate::io::IoBuffer;
-use crate::process::Task;
+use crate::process::{Process, Task};
 use crate::sched;
 use crate::sync::Mutex;
 use crate::SysResult;
@@ -71,6 +71,10 @@ pub trait Node: Send + Sync {
     }
     /// Where a magic link leads.
     fn follow(&self, reader: &Arc<Task>) -> Option<Result<Location, Errno>> {
+        None
+    }
+    /// The process that this is the directory of.
+    fn process(&self) -> Option<&Arc<Process>> {
         None
     }
     /// Operations of its own instead of text.
@@ -240,6 +244,11 @@ impl Inode for SyntheticInode {
 struct SyntheticFile {
     inode: Arc<SyntheticInode>,
     text: Mutex<Option<Vec<u8>>>,
+}
+
+/// The process whose directory in /proc this is an open file of.
+pub fn process_of(file: &OpenFile) -> Option<Arc<Process>> {
+    file.ops_as::<SyntheticFile>()?.inode.node.process().cloned()
 }
 
 impl FileOps for SyntheticFile {

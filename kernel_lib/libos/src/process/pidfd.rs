@@ -2,7 +2,7 @@
 
 use super::{Process, Task};
 use crate::errno::{Errno, EBADF, ECHILD};
-use crate::fs::{Events, FileOps, OpenFile};
+use crate::fs::{synthetic, Events, FileOps, OpenFile};
 use crate::wait::WaitQueue;
 use alloc::sync::Arc;
 use core::any::Any;
@@ -31,6 +31,12 @@ impl FileOps for PidFd {
 pub fn process_of(task: &Task, fd: i32) -> Result<Arc<Process>, Errno> {
     let file = task.files().get(fd)?;
     file.ops_as::<PidFd>().map(|pidfd| pidfd.process.clone()).ok_or(EBADF)
+}
+
+/// As [`process_of`]; a directory of /proc stands for its process, too (pidfd_send_signal(2)).
+pub fn target_of(task: &Task, fd: i32) -> Result<Arc<Process>, Errno> {
+    let file = task.files().get(fd)?;
+    synthetic::process_of(&file).map_or_else(|| process_of(task, fd), Ok)
 }
 
 /// As [`process_of`], and whether waiting for it is nonblocking (PIDFD_NONBLOCK). ECHILD: it was reaped.

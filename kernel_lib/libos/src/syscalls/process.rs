@@ -284,7 +284,7 @@ fn sys_pidfd_send_signal(call: &mut Call<'_>) -> SysResult {
     if call.uint(3) != 0 {
         return Err(EINVAL);
     }
-    let process = pidfd::process_of(call.task, fd)?;
+    let process = pidfd::target_of(call.task, fd)?;
     if !(0..=64).contains(&number) {
         return Err(EINVAL);
     }

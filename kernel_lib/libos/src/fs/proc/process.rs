@@ -210,6 +210,9 @@ impl Node for Folder {
     fn valid(&self) -> bool {
         self.target.is_there()
     }
+    fn process(&self) -> Option<&Arc<Process>> {
+        self.target.thread.is_none().then_some(&self.target.process)
+    }
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Node>, Errno> {
         if !self.valid() {
             return Err(ENOENT);
