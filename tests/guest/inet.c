@@ -231,6 +231,46 @@ CASE(closing_and_resetting)
 	say("half closed: %#x", ready.revents);
 }
 
+CASE(reset_behind_data)
+{
+	int server = listening(AF_INET), on = 1;
+	struct linger linger = {1, 0};
+	must(setsockopt(server, SOL_SOCKET, SO_LINGER, &linger, sizeof linger));
+	must(setsockopt(server, SOL_SOCKET, SO_OOBINLINE, &on, sizeof on));
+	for (int writes = 0; writes < 2; writes++) {
+		int client = must(socket(AF_INET, SOCK_STREAM, 0));
+		must(connect_port(client, AF_INET, port_of(server)));
+		int connection = must(accept(server, NULL, NULL));
+		must(write(connection, "data", 4));
+		struct pollfd ready = {client, POLLIN, 0};
+		poll(&ready, 1, 10000);
+		close(connection);
+		ready.events = POLLRDHUP;
+		poll(&ready, 1, 10000);
+		union address address;
+		socklen_t length = sizeof address;
+		char buffer[8];
+		num("getpeername", getpeername(client, &address.any, &length));
+		if (writes) {
+			num("send", send(client, "x", 1, MSG_NOSIGNAL));
+			num("send once more", send(client, "x", 1, MSG_NOSIGNAL));
+		}
+		num("recv", recv(client, buffer, sizeof buffer, 0));
+		num("recv once more", recv(client, buffer, sizeof buffer, 0));
+		num("recv at the end", recv(client, buffer, sizeof buffer, 0));
+		close(client);
+	}
+	int client = must(socket(AF_INET, SOCK_STREAM, 0));
+	must(connect_port(client, AF_INET, port_of(server)));
+	int connection = must(accept(server, NULL, NULL));
+	must(send(client, "urgent", 6, MSG_OOB));
+	char buffer[8] = "";
+	num("up to the urgent byte", recv(connection, buffer, 5, MSG_WAITALL));
+	num("urgent in the stream", recv(connection, buffer + 5, 1, 0));
+	say("%s", buffer);
+	num("none beside it", recv(connection, buffer, 1, MSG_OOB));
+}
+
 CASE(bulk_transfer)
 {
 	/* Sixteen mebibytes each way at once, checked byte by byte. */

@@ -53,12 +53,19 @@ impl LocalEnd {
         events
     }
 
+    /// The connection is no more: the peer reset it, or would have.
+    pub fn was_reset(&self) -> bool {
+        self.incoming.was_reset() || self.reset.load(Ordering::Acquire)
+    }
+
     pub fn send(&self, message: &mut Outgoing<'_, '_>, wait: &Wait) -> SysResult {
         let bytes = message.buffer.remaining();
-        if message.flags & MSG_OOB != 0 && bytes > 0 {
+        if message.flags & MSG_OOB != 0 && bytes > 0 && !self.outgoing.is_urgent_inline() {
             return self.send_urgent(message, wait);
         }
         match self.outgoing.send(message.buffer, None, wait) {
+            // The reset is told once, to whoever asks first.
+            Err(EPIPE) if self.incoming.has_error() => Err(Errno(self.incoming.take_error())),
             // The first send behind the peer's close goes out and is answered with a reset; only the next one fails.
             Err(EPIPE) if !self.outgoing.is_write_closed() && !self.incoming.was_reset() && !self.reset.swap(true, Ordering::AcqRel) => {
                 message.buffer.advance(bytes);
@@ -173,6 +180,8 @@ impl HostSocket {
         let (mine, theirs) = (&self.readiness.queue, &server.readiness.queue);
         let there = Channel::new(CAPACITY, mine, theirs);
         let back = Channel::new(CAPACITY, theirs, mine);
+        there.set_urgent_inline(listener.switches.urgent_inline.load(Ordering::Relaxed));
+        back.set_urgent_inline(self.switches.urgent_inline.load(Ordering::Relaxed));
         *server.local.lock() = Some(Arc::new(LocalEnd {
             incoming: there.clone(),
             outgoing: back.clone(),
@@ -292,7 +301,7 @@ impl HostSocket {
         }
         let end = self.local.lock().take();
         if let Some(end) = end {
-            let resets = end.incoming.used() > 0 || self.lingers_not();
+            let resets = end.incoming.used() > 0 || self.switches.resets.load(Ordering::Relaxed);
             end.outgoing.close_write(resets.then_some(ECONNRESET));
             end.incoming.close_read();
             end.incoming.clear();

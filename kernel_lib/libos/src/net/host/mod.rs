@@ -19,7 +19,7 @@ mod transfer;
 use super::message::{Incoming, Outgoing, Wait, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
 use super::options::Options;
 use super::socket::{Socket, AF_INET, AF_INET6, AF_NETLINK, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
-use crate::errno::{Errno, EACCES, EAFNOSUPPORT, EAGAIN, EBADF, EINVAL, ENOTTY, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT};
+use crate::errno::{Errno, EACCES, EAFNOSUPPORT, EAGAIN, EBADF, EINVAL, ENOTCONN, ENOTTY, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT};
 use crate::fs::Events;
 use crate::host::{self, ReadyListener};
 use crate::ipc::links::{capable, CAP_NET_RAW};
@@ -67,6 +67,7 @@ pub struct HostSocket {
     readiness: Arc<Readiness>,
     /// SO_RCVTIMEO and SO_SNDTIMEO are the library OS's business.
     options: Options,
+    switches: options::Switches,
     /// An error that getsockopt(SO_ERROR) or the next call tells once.
     error: AtomicI32,
     /// A nonblocking connect inside the guest was answered EINPROGRESS; the next one learns that it is done.
@@ -134,6 +135,7 @@ impl HostSocket {
             early: SpinLock::default(),
             readiness: Arc::new(Readiness::default()),
             options: Options::default(),
+            switches: options::Switches::default(),
             error: AtomicI32::new(0),
             announced: AtomicBool::new(false),
             listening: AtomicBool::new(false),
@@ -386,6 +388,7 @@ impl Socket for HostSocket {
 
     fn peer_address(&self) -> Result<Vec<u8>, Errno> {
         match self.local() {
+            Some(end) if end.was_reset() => Err(ENOTCONN),
             Some(end) => Ok(end.peer.encode(self.domain)),
             None => request::name(self.handle()?, true),
         }
