@@ -48,8 +48,6 @@ pub struct Channel {
     was_reset: AtomicBool,
     /// TCP's urgent byte plus one; 0: none.
     urgent: AtomicI32,
-    /// The reader wants it in the stream (SO_OOBINLINE).
-    urgent_inline: AtomicBool,
     /// The queue of the socket that reads, and of the one that writes.
     reader: Arc<WaitQueue>,
     writer: Arc<WaitQueue>,
@@ -67,7 +65,6 @@ impl Channel {
             error: AtomicI32::new(0),
             was_reset: AtomicBool::new(false),
             urgent: AtomicI32::new(0),
-            urgent_inline: AtomicBool::new(false),
             reader: reader.clone(),
             writer: writer.clone(),
         })
@@ -111,12 +108,6 @@ impl Channel {
     pub fn send_urgent(&self, byte: u8) {
         self.urgent.store(i32::from(byte) + 1, Ordering::SeqCst);
         self.reader.wake_for(Events::PRI.0);
-    }
-    pub fn set_urgent_inline(&self, on: bool) {
-        self.urgent_inline.store(on, Ordering::SeqCst);
-    }
-    pub fn is_urgent_inline(&self) -> bool {
-        self.urgent_inline.load(Ordering::SeqCst)
     }
     pub fn has_urgent(&self) -> bool {
         self.urgent.load(Ordering::SeqCst) != 0

@@ -96,6 +96,13 @@ impl Options {
     pub fn send_buffer(&self) -> usize {
         self.send_buffer.load(Ordering::Relaxed) as usize
     }
+    pub fn receive_buffer(&self) -> usize {
+        self.receive_buffer.load(Ordering::Relaxed) as usize
+    }
+    /// SO_LINGER with no time: a close resets the connection (socket(7)).
+    pub fn resets_at_close(&self) -> bool {
+        self.linger.load(Ordering::Relaxed) == 1 << 32
+    }
     pub fn set_switch(&self, option: i32, on: bool) {
         if on {
             self.switches.fetch_or(1 << option, Ordering::Relaxed);
@@ -110,6 +117,7 @@ impl Options {
         for (to, from) in [(&self.send_buffer, &from.send_buffer), (&self.receive_buffer, &from.receive_buffer)] {
             to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
         }
+        self.linger.store(from.linger.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     /// SO_RCVTIMEO or SO_SNDTIMEO: true when `name` is one of them.

@@ -9,7 +9,7 @@ use crate::host;
 use crate::io::IoBuffer;
 use crate::net::channel::Channel;
 use crate::net::message::{Incoming, Outgoing, Wait, MSG_ERRQUEUE, MSG_OOB};
-use crate::net::options::{SOL_SOCKET, SO_ERROR};
+use crate::net::options::{Options, SOL_SOCKET, SO_ERROR, SO_OOBINLINE};
 use crate::net::socket::{Socket, AF_INET6};
 use crate::SysResult;
 use alloc::collections::VecDeque;
@@ -17,12 +17,17 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-/// What may be under way in each direction of a connection inside the guest.
+/// What may be under way at most in each direction of a connection inside the guest.
 const CAPACITY: usize = 256 << 10;
 const MAX_BACKLOG: u32 = 4096;
 const SHUT_READ: u64 = 0;
 const SHUT_WRITE: u64 = 1;
 const SHUT_BOTH: u64 = 2;
+
+/// What may be under way in one direction: what the one may have unsent and the other unread.
+fn capacity(sender: &Options, reader: &Options) -> usize {
+    CAPACITY.min(sender.send_buffer() + reader.receive_buffer())
+}
 
 impl LocalEnd {
     pub fn poll(&self, error: bool) -> Events {
@@ -60,7 +65,7 @@ impl LocalEnd {
 
     pub fn send(&self, message: &mut Outgoing<'_, '_>, wait: &Wait) -> SysResult {
         let bytes = message.buffer.remaining();
-        if message.flags & MSG_OOB != 0 && bytes > 0 && !self.outgoing.is_urgent_inline() {
+        if message.flags & MSG_OOB != 0 && bytes > 0 && !self.peer_socket.upgrade().is_some_and(|peer| peer.options.on(SO_OOBINLINE)) {
             return self.send_urgent(message, wait);
         }
         match self.outgoing.send(message.buffer, None, wait) {
@@ -178,15 +183,14 @@ impl HostSocket {
         let server = Self::new(listener.domain, listener.kind, listener.protocol, NO_HANDLE);
         server.inherit_options(&listener);
         let (mine, theirs) = (&self.readiness.queue, &server.readiness.queue);
-        let there = Channel::new(CAPACITY, mine, theirs);
-        let back = Channel::new(CAPACITY, theirs, mine);
-        there.set_urgent_inline(listener.switches.urgent_inline.load(Ordering::Relaxed));
-        back.set_urgent_inline(self.switches.urgent_inline.load(Ordering::Relaxed));
+        let there = Channel::new(capacity(&self.options, &server.options), mine, theirs);
+        let back = Channel::new(capacity(&server.options, &self.options), theirs, mine);
         *server.local.lock() = Some(Arc::new(LocalEnd {
             incoming: there.clone(),
             outgoing: back.clone(),
             own: target,
             peer: own,
+            peer_socket: self.myself.clone(),
             reset: AtomicBool::new(false),
         }));
         {
@@ -195,13 +199,27 @@ impl HostSocket {
             if listener.closed.load(Ordering::Acquire) || pending.len() > listener.backlog.load(Ordering::Relaxed) as usize {
                 return Ok(false);
             }
-            *myself.local.lock() =
-                Some(Arc::new(LocalEnd { incoming: back, outgoing: there, own, peer: target, reset: AtomicBool::new(false) }));
+            *myself.local.lock() = Some(Arc::new(LocalEnd {
+                incoming: back,
+                outgoing: there,
+                own,
+                peer: target,
+                peer_socket: server.myself.clone(),
+                reset: AtomicBool::new(false),
+            }));
             pending.push_back(server);
         }
         listener.readiness.queue.wake_for((Events::IN | Events::RDNORM).0);
         self.readiness.queue.wake_for((Events::OUT | Events::WRNORM).0);
         Ok(true)
+    }
+
+    /// The sizes of the buffers have changed.
+    pub(super) fn size_buffers(&self) {
+        let Some(end) = self.local() else { return };
+        let Some(peer) = end.peer_socket.upgrade() else { return };
+        end.outgoing.set_capacity(capacity(&self.options, &peer.options));
+        end.incoming.set_capacity(capacity(&peer.options, &self.options));
     }
 
     fn take_pending(&self) -> Option<(Arc<dyn Socket>, Vec<u8>)> {
@@ -301,7 +319,7 @@ impl HostSocket {
         }
         let end = self.local.lock().take();
         if let Some(end) = end {
-            let resets = end.incoming.used() > 0 || self.switches.resets.load(Ordering::Relaxed);
+            let resets = end.incoming.used() > 0 || self.options.resets_at_close();
             end.outgoing.close_write(resets.then_some(ECONNRESET));
             end.incoming.close_read();
             end.incoming.clear();

@@ -28,6 +28,7 @@ pub struct LocalEnd {
     pub outgoing: Arc<Channel>,
     pub own: Endpoint,
     pub peer: Endpoint,
+    pub peer_socket: Weak<HostSocket>,
     /// Something was sent after the peer had closed: its kernel would have answered with a reset by now.
     pub reset: AtomicBool,
 }

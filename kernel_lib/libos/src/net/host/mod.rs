@@ -67,7 +67,6 @@ pub struct HostSocket {
     readiness: Arc<Readiness>,
     /// SO_RCVTIMEO and SO_SNDTIMEO are the library OS's business.
     options: Options,
-    switches: options::Switches,
     /// An error that getsockopt(SO_ERROR) or the next call tells once.
     error: AtomicI32,
     /// A nonblocking connect inside the guest was answered EINPROGRESS; the next one learns that it is done.
@@ -135,7 +134,6 @@ impl HostSocket {
             early: SpinLock::default(),
             readiness: Arc::new(Readiness::default()),
             options: Options::default(),
-            switches: options::Switches::default(),
             error: AtomicI32::new(0),
             announced: AtomicBool::new(false),
             listening: AtomicBool::new(false),

@@ -5,11 +5,11 @@ use super::{request, Early, HostSocket};
 use crate::errno::{Errno, EINVAL};
 use crate::net::message::Ucred;
 use crate::net::options::{
-    int, SOL_SOCKET, SO_ACCEPTCONN, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_OOBINLINE, SO_PEERCRED, SO_PROTOCOL, SO_TYPE,
+    int, SOL_SOCKET, SO_ACCEPTCONN, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_OOBINLINE, SO_PEERCRED, SO_PROTOCOL, SO_RCVBUF, SO_SNDBUF, SO_TYPE,
 };
 use crate::net::socket::AF_NETLINK;
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
 const IPPROTO_TCP: i32 = 6;
@@ -17,7 +17,9 @@ const TCP_INFO: i32 = 11;
 const TCP_ESTABLISHED: u8 = 1;
 /// Options that are always settable, so that a socket without a host socket need not make one to find out: SO_REUSEADDR, SO_KEEPALIVE,
 /// SO_OOBINLINE, SO_LINGER, SO_REUSEPORT, SO_SNDBUF, SO_RCVBUF; TCP_NODELAY, TCP_CORK, TCP_QUICKACK.
-const EARLY_SOCKET: [i32; 7] = [2, 7, 8, 9, SO_OOBINLINE, SO_LINGER, 15];
+const EARLY_SOCKET: [i32; 7] = [2, SO_SNDBUF, SO_RCVBUF, 9, SO_OOBINLINE, SO_LINGER, 15];
+/// Connections inside the guest act on these.
+const ACTED_ON: [i32; 4] = [SO_SNDBUF, SO_RCVBUF, SO_OOBINLINE, SO_LINGER];
 const EARLY_TCP: [i32; 3] = [1, 3, 12];
 
 fn can_wait(level: i32, name: i32, value: &[u8]) -> bool {
@@ -25,42 +27,17 @@ fn can_wait(level: i32, name: i32, value: &[u8]) -> bool {
     value.len() >= least && ((level == SOL_SOCKET && EARLY_SOCKET.contains(&name)) || (level == IPPROTO_TCP && EARLY_TCP.contains(&name)))
 }
 
-/// Options that connections inside the guest act on. Accepted connections have their listener's.
-#[derive(Default)]
-pub(super) struct Switches {
-    /// SO_LINGER with no time: a close resets the connection (socket(7)).
-    pub resets: AtomicBool,
-    /// SO_OOBINLINE.
-    pub urgent_inline: AtomicBool,
-}
-
-impl Switches {
-    fn inherit(&self, listener: &Self) {
-        self.resets.store(listener.resets.load(Ordering::Relaxed), Ordering::Relaxed);
-        self.urgent_inline.store(listener.urgent_inline.load(Ordering::Relaxed), Ordering::Relaxed);
-    }
-}
-
 impl HostSocket {
-    fn switch(&self, name: i32, value: &[u8]) {
-        match (name, value.first_chunk::<4>().map(|on| *on != [0; 4])) {
-            (SO_LINGER, Some(on)) => self.switches.resets.store(on && value.get(4..8) == Some(&[0; 4]), Ordering::Relaxed),
-            (SO_OOBINLINE, Some(on)) => {
-                self.switches.urgent_inline.store(on, Ordering::Relaxed);
-                if let Some(end) = self.local() {
-                    end.incoming.set_urgent_inline(on);
-                }
-            }
-            _ => {}
-        }
-    }
-
     pub(super) fn set_host_option(&self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
         if level == SOL_SOCKET {
             if self.options.set_timeout(name, value)? {
                 return Ok(());
             }
-            self.switch(name, value);
+            if ACTED_ON.contains(&name) && self.is_tcp() {
+                // What is wrong with it, the host says.
+                let _ = self.options.set(name, value);
+                self.size_buffers();
+            }
         }
         if self.known_handle().is_none() && can_wait(level, name, value) {
             let mut early = self.early.lock();
@@ -74,7 +51,6 @@ impl HostSocket {
     /// What an accepted connection takes over from its listener.
     pub(super) fn inherit_options(&self, listener: &Self) {
         self.options.inherit(&listener.options);
-        self.switches.inherit(&listener.switches);
     }
 
     pub(super) fn host_option(&self, level: i32, name: i32, given: &[u8]) -> Result<Vec<u8>, Errno> {
@@ -129,7 +105,7 @@ impl HostSocket {
         let early = self.early.lock();
         let option = early.iter().find(|option| (option.level, option.name) == (level, name))?;
         match (level, name) {
-            (SOL_SOCKET, 7 | 8) => None,
+            (SOL_SOCKET, SO_SNDBUF | SO_RCVBUF) => None,
             (SOL_SOCKET, SO_LINGER) => Some(option.value.clone()),
             (SOL_SOCKET, _) | (IPPROTO_TCP, 1 | 3 | 12) => {
                 int(&option.value).ok().map(|value| i32::from(value != 0).to_ne_bytes().to_vec())
