@@ -64,6 +64,7 @@ _ANNOTATIONS = (
     "dev.litebox.memory",
     "dev.litebox.rootfs",
     "dev.litebox.trace",
+    "dev.litebox.transport",  # the shim's affair
     "dev.litebox.vcpus",
 )
 

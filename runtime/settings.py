@@ -37,6 +37,7 @@ SCHEMA: Json = {
                 "memory": {"type": ["string", "integer"], "pattern": "^[0-9]+[kmgKMG]?$", "minimum": 1},
                 "rootfs": {"enum": ["exclusive", "shared", "overlay"]},
                 "trace": {"type": "boolean"},
+                "transport": {"enum": ["ttrpc", "grpc"]},
                 "vcpus": {"type": "integer", "minimum": 1},
             },
         },
@@ -57,6 +58,11 @@ class Settings:
         self.path = path
         self._values = values
 
+    @property
+    def defaults(self) -> Json:
+        """By names without their prefix."""
+        return self._values.get("defaults") or {}
+
     def apply(self, config: Json) -> None:
         """Complete a container's annotations. InvalidSpec when it has one that it may not have. Changes `config`."""
         annotations: Json = config.get("annotations") or {}
@@ -66,7 +72,7 @@ class Settings:
                 if name.startswith(PREFIX) and name.removeprefix(PREFIX) not in allowed:
                     words = ", ".join(PREFIX + word for word in allowed) or "none"
                     raise InvalidSpec(f"annotations[{name!r}]: {self.path} does not allow it; allowed: {words}")
-        for word, value in (self._values.get("defaults") or {}).items():
+        for word, value in self.defaults.items():
             text = str(value).lower() if isinstance(value, bool) else str(value)
             annotations.setdefault(PREFIX + word, text)
         if annotations:

@@ -14,6 +14,9 @@ Three rules, each of which hangs or breaks containerd when violated:
 The answer to a containerd that sends BootstrapParams (2.3 and newer) is JSON that says version 3: it then connects
 further containers of a pod without calling `start` for each. Others get the bare address, which all of them take for
 "task API v2 over ttrpc": 1.7 refuses version 3, and nothing in its call tells it from 2.0 to 2.2.
+
+gRPC (`dev.litebox.transport`) is for containerd 1.7: 2.0 to 2.4 take every shim that speaks it for gone as soon as they
+have dialled (shim.go, `grpcDialContext`: grpc.NewClient begins idle, which it takes for the end of the connection).
 Source: containerd core/runtime/v2/{README.md,binary.go,shim.go}, pkg/shim/util_unix.go, cmd/containerd-shim-
 runc-v2/manager.
 
@@ -36,6 +39,8 @@ if TYPE_CHECKING:
     from shim.invocation import Invocation
 
 GROUP_ANNOTATIONS = ("io.containerd.runc.v2.group", "io.kubernetes.cri.sandbox-id")
+TRANSPORT, TTRPC, GRPC = "dev.litebox.transport", "ttrpc", "grpc"
+READY = b"+"
 SOCKET_DIR = "/run/containerd/s"
 SOCKET_PATH_LIMIT = 106
 STDIN_LIMIT = 10 << 20
@@ -84,10 +89,60 @@ def parse_stdin(data: bytes, container_id: str, namespace: str) -> Params:
     return params
 
 
-def group_of(config: bytes, container_id: str) -> str:
+def read_annotations(path: str) -> dict[str, str]:
+    """Those of a config.json; a sandbox of containerd's sandbox API comes without one."""
+    try:
+        with open(path, "rb") as file:
+            return fastjson.loads(file.read()).get("annotations") or {}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, AttributeError) as error:
+        raise StartError(f"{path}: {error}") from error
+
+
+def group_of(annotations: dict[str, str], container_id: str) -> str:
     """The name of the shim that serves this container: its pod's, or its own."""
-    annotations = fastjson.loads(config).get("annotations") or {}
     return next((annotations[name] for name in GROUP_ANNOTATIONS if annotations.get(name)), container_id)
+
+
+def transport_of(annotations: dict[str, str], options: bytes) -> str:
+    """What the shim is to be called by: as the container says, else as the configuration file does, else ttrpc."""
+    transport = annotations.get(TRANSPORT)
+    if transport is None:
+        transport = _configured(options) or TTRPC
+    if transport not in (TTRPC, GRPC):
+        raise StartError(f"annotations[{TRANSPORT!r}]: found {transport!r}; allowed: {TTRPC}, {GRPC}")
+    return transport
+
+
+def _configured(options: bytes) -> str:
+    """The file is parsed by the first Create, and only here when it has to be."""
+    from runtime.errors import LiteboxError
+    from runtime.settings import load_apart, path_in_use
+
+    try:
+        path = path_in_use(config_path(options))
+    except DecodeError as error:
+        raise StartError(f"options: {error}") from error
+    try:
+        with open(path, "rb") as file:
+            if b"transport" not in file.read():
+                return ""
+    except OSError:  # there is none, or Create will say what is wrong with it
+        return ""
+    try:
+        return load_apart(path).defaults.get("transport") or ""
+    except LiteboxError as error:
+        raise StartError(str(error)) from error
+
+
+def config_path(options: bytes) -> str:
+    """`config_path` of `runtimeoptions.v1.Options`, if that is what the `Any` in `options` holds."""
+    any_of = {number: value for number, _, value in records(options) if isinstance(value, bytes)}
+    if any_of.get(1, b"").rpartition(b"/")[2] != b"runtimeoptions.v1.Options":
+        return ""
+    fields = {number: value for number, _, value in records(any_of.get(2, b"")) if isinstance(value, bytes)}
+    return fields.get(2, b"").decode()
 
 
 def socket_path(directory: str, address: str, namespace: str, group: str) -> str:
@@ -178,41 +233,49 @@ def start(invocation: Invocation) -> None:
     params = parse_stdin(read_all(0, STDIN_LIMIT), invocation.id, invocation.namespace)
     invocation.ttrpc_address = params.ttrpc_address or invocation.ttrpc_address
     invocation.address = params.grpc_address or invocation.address
-    try:
-        with open("config.json", "rb") as file:
-            group = group_of(file.read(), invocation.id)
-    except FileNotFoundError:  # a sandbox of containerd's sandbox API may come without a spec
-        group = invocation.id
-    except ValueError as error:
-        raise StartError(f"config.json: {error}") from error
+    annotations = read_annotations("config.json")
+    group = group_of(annotations, invocation.id)
+    transport = transport_of(annotations, params.options)
     path = socket_path(params.socket_dir or SOCKET_DIR, invocation.address, invocation.namespace, group)
     if listener := listen(path):
         read_end, write_end = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(read_end)
-            _become_shim(invocation, listener, path, write_end)
+            _become_shim(invocation, listener, path, write_end, transport)
         os.close(write_end)
         adjust_oom_score(pid)
-        detached = os.read(read_end, 1)  # the child has let go of our stdout and is in its own session
-        if not detached:
+        said = os.read(read_end, 4096)  # the child has let go of our stdout and is in its own session
+        if said != READY:
             remove(path)
-            raise StartError("the shim process ended while starting")
+            raise StartError(said.decode(errors="replace") or "the shim process ended while starting")
     address = f"unix://{path}"
     replace_file("address", address)  # containerd 1.6 and 1.7 find running shims by this file after a restart
-    os.write(1, answer(address, version=3 if params.knows_version_3 else 2).encode())
+    os.write(1, answer(address, transport, knows_version_3=params.knows_version_3).encode())
 
 
-def answer(address: str, *, version: int) -> str:
+def answer(address: str, transport: str, *, knows_version_3: bool) -> str:
     """What `start` prints."""
-    if version == 2:
+    version = 3 if knows_version_3 else 2
+    if (transport, version) == (TTRPC, 2):
         return address
-    return fastjson.dumps({"version": version, "address": address, "protocol": "ttrpc"})
+    if transport == GRPC:  # containerd dials what it is told, and puts the scheme in front by itself
+        address = address.removeprefix("unix://")
+    return fastjson.dumps({"version": version, "address": address, "protocol": transport})
 
 
-def _become_shim(invocation: Invocation, listener: socket, path: str, ready: int) -> NoReturn:
+def _become_shim(invocation: Invocation, listener: socket, path: str, ready: int, transport: str) -> NoReturn:
     """The child's life. Never returns into `start`, whatever happens."""
     status = 1
+    told = False
+
+    def tell(what: bytes) -> None:
+        nonlocal told
+        if not told:
+            told = True
+            os.write(ready, what)
+            os.close(ready)
+
     try:
         os.setsid()
         null = os.open(os.devnull, os.O_RDWR)
@@ -222,15 +285,16 @@ def _become_shim(invocation: Invocation, listener: socket, path: str, ready: int
         open_log("log")
         with open("/proc/self/comm", "wb", buffering=0) as file:
             file.write(b"litebox-shim")
-        os.write(ready, b"+")
-        os.close(ready)
+        if transport == TTRPC:
+            tell(READY)  # the socket listens already: containerd need not wait for what we import
         from shim.daemon import serve
 
-        status = serve(invocation, listener, path)
+        status = serve(invocation, listener, path, transport, lambda: tell(READY))
     except BaseException as error:
         from shim import log
 
         log.exception("shim", error)
+        tell(f"the shim process ended while starting: {error}".encode())
     finally:
         os._exit(status)
 

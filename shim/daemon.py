@@ -10,6 +10,7 @@ import _signal as signal  # type: ignore[import-not-found]  # without the enumer
 import os
 
 from shim import log
+from shim.bootstrap import GRPC
 from shim.events import Publisher
 from shim.loop import Loop
 from shim.reaper import Reaper
@@ -21,8 +22,10 @@ from shim.workers import Workers
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from _socket import socket
+    from collections.abc import Callable
 
     from shim.backend import Backend
+    from shim.grpc_server import GrpcServer
     from shim.invocation import Invocation
     from shim.rpc import Table
 
@@ -31,8 +34,8 @@ FLUSH_SECONDS = 5.0
 ALONE_SECONDS = 10.0  # longer than containerd takes from `start` to its first connection
 
 
-def serve(invocation: Invocation, listener: socket, path: str) -> int:
-    """Serve until containerd shuts the shim down; return the exit status."""
+def serve(invocation: Invocation, listener: socket, path: str, transport: str, listening: Callable[[], None]) -> int:
+    """Serve until containerd shuts the shim down; return the exit status. `listening`: calls are taken now."""
     log.configure(debug=invocation.debug, id=invocation.id, namespace=invocation.namespace, pid=str(os.getpid()))
     loop = Loop()
     reaper = Reaper(loop)
@@ -63,14 +66,26 @@ def serve(invocation: Invocation, listener: socket, path: str) -> int:
         return SandboxService(service, reaper, shut_down).methods()
 
     methods = Methods(service.methods(), {SANDBOX_SERVICE: sandbox_methods})
-    server = Server(loop, workers, methods, left=lambda: loop.run_later(ALONE_SECONDS, end_if_alone))
+
+    def left() -> None:
+        loop.run_later(ALONE_SECONDS, end_if_alone)
+
+    server: Server | GrpcServer
+    if transport == GRPC:
+        from shim.grpc_server import GrpcServer
+
+        server = GrpcServer(path, methods, left)
+        listener.close()
+    else:
+        server = Server(loop, workers, methods, left)
+        server.listen(listener)
+    listening()
     signal.signal(
         signal.SIGTERM, lambda *_: log.warning("SIGTERM ignored: containers would be left alone; use Shutdown")
     )
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    server.listen(listener)
     loop.run_later(ALONE_SECONDS, end_if_alone)
-    log.debug("serving", socket=path)
+    log.debug("serving", socket=path, transport=transport)
     loop.run()
     server.close()
     remove_quietly(path)

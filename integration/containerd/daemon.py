@@ -10,7 +10,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -47,6 +47,7 @@ class Containerd:
         network: bool = False,
         processes: bool = False,
         config: str = CONFIG,
+        settings: Mapping[str, str] | None = None,
     ) -> None:
         self.program = program
         self.folder = folder
@@ -54,7 +55,11 @@ class Containerd:
         self.state = folder / "state"
         self.config = folder / "config.toml"
         self.config.write_text(config.format(root=folder / "root", state=self.state, socket=self.socket))
-        self.environment = os.environ | {"PATH": f"{litebox}:{program.parent}:{os.environ['PATH']}"}
+        self.environment = {
+            **os.environ,
+            "PATH": f"{litebox}:{program.parent}:{os.environ['PATH']}",
+            **(settings or {}),
+        }
         self._namespaces = ["--mount", *(["--net"] if network else []), *(["--pid"] if processes else [])]
         unshare = ["unshare", *self._namespaces, "--propagation", "private"]
         if processes:
@@ -204,6 +209,12 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def is_version(program: Path, version: str) -> bool:
+    """Whether this containerd is one of a line: "2", "1.7"."""
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    return any(word.lstrip("v").startswith(f"{version}.") for word in said.split())
+
+
 @contextmanager
 def running(
     program: Path,
@@ -213,9 +224,12 @@ def running(
     network: bool = False,
     processes: bool = False,
     config: str = CONFIG,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Containerd]:
-    """A containerd, started, and ended with everything it started."""
-    daemon = Containerd(program, litebox, folder, network=network, processes=processes, config=config)
+    """A containerd, started, and ended with everything it started. `settings`: variables of its environment."""
+    daemon = Containerd(
+        program, litebox, folder, network=network, processes=processes, config=config, settings=settings
+    )
     try:
         daemon.start()
         yield daemon

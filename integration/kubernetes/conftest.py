@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from integration import images, installed
-from integration.containerd.daemon import CONFIG, IMAGE, Containerd, running
+from integration.containerd.daemon import CONFIG, IMAGE, Containerd, is_version, running
 
 HANDLER = Path(__file__).parent.parent / "containerd" / "litebox-v3.toml"
 PAUSE = "docker.io/library/pause:test"
@@ -100,9 +100,9 @@ def containerd_with_cri(
     litebox: Path, image: Path, folder: Path, subnet: str, *, handlers: bool = True, processes: bool = False
 ) -> Iterator[Containerd]:
     """A containerd whose pods have addresses in `subnet`, the images imported. Skips where there is none."""
-    programs = [program for program in installed.engines("containerd").values() if is_current(program)]
-    if not programs or not CNI_PLUGINS.is_dir():
-        pytest.skip("containerd 2 (make engines) and CNI plugins are not all installed")
+    programs = [program for program in installed.engines("containerd").values() if is_version(program, "2")]
+    if not programs or not CNI_PLUGINS.is_dir() or not shutil.which("ip"):
+        pytest.skip("containerd 2 (make engines), CNI plugins and iproute2 are not all installed")
     (folder / "cni").mkdir(parents=True)
     routes = [{"dst": "0.0.0.0/0"}]
     ipam = {"type": "host-local", "subnet": subnet, "dataDir": str(folder / "ipam"), "routes": routes}
@@ -133,8 +133,3 @@ def cri(litebox: Path, image: Path, scratch: Path) -> Iterator[Cri]:
         client = Cri(containerd, tools[0], folder)
         yield client
         client("rmp", "--all", "--force", check=False)
-
-
-def is_current(program: Path) -> bool:
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
-    return any(word.lstrip("v").startswith("2.") for word in said.split()) and shutil.which("ip") is not None

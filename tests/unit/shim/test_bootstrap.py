@@ -6,6 +6,7 @@ import json
 import os
 import select
 import signal
+import site
 import socket
 import subprocess
 import sys
@@ -16,7 +17,8 @@ import pytest
 
 from shim import bootstrap
 from shim.api.bootstrap import BootstrapParams, Extension
-from shim.api.task import DeleteResponse, ShutdownRequest
+from shim.api.options import Options
+from shim.api.task import ConnectRequest, ConnectResponse, DeleteResponse, ShutdownRequest, StateRequest
 from shim.api.well_known import Any
 from shim.cleanup import response
 from shim.invocation import Invocation, UsageError, parse_flags
@@ -77,15 +79,14 @@ def test_garbage_on_stdin_is_an_error() -> None:
 @pytest.mark.parametrize(
     "annotations, group",
     [
-        (None, "me"),
         ({}, "me"),
         ({"io.kubernetes.cri.sandbox-id": "pod"}, "pod"),
         ({"io.containerd.runc.v2.group": "g", "io.kubernetes.cri.sandbox-id": "pod"}, "g"),
         ({"other": "io.kubernetes.cri.sandbox-id"}, "me"),
     ],
 )
-def test_grouping(annotations: dict[str, str] | None, group: str) -> None:
-    assert bootstrap.group_of(json.dumps({"annotations": annotations}).encode(), "me") == group
+def test_grouping(annotations: dict[str, str], group: str) -> None:
+    assert bootstrap.group_of(annotations, "me") == group
 
 
 def test_socket_paths_are_those_of_containerd() -> None:
@@ -124,7 +125,7 @@ class Bundle:
     def call(self, action: str, stdin: bytes, *flags: str, container: str = "c1") -> subprocess.CompletedProcess[bytes]:
         code = (
             "import sys, atexit\n"
-            f"sys.path.insert(0, {str(ROOT)!r})\n"
+            f"sys.path[:0] = {[str(ROOT), *site.getsitepackages()]!r}\n"
             "from shim.main import main\n"
             "status = main()\n"
             "open('modules', 'w').write('\\n'.join(sorted(sys.modules)))\n"
@@ -182,7 +183,59 @@ def test_start_serves_shares_and_shuts_down(tmp_path: Path, socket_dir: Path) ->
 
 
 def test_older_containerds_get_the_bare_address() -> None:
-    assert bootstrap.answer("unix:///run/s", version=2) == "unix:///run/s"
+    assert bootstrap.answer("unix:///run/s", "ttrpc", knows_version_3=False) == "unix:///run/s"
+    grpc = json.loads(bootstrap.answer("unix:///run/s", "grpc", knows_version_3=False))
+    assert grpc == {"version": 2, "address": "/run/s", "protocol": "grpc"}
+
+
+def test_the_transport(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "config.yaml"
+    options = Any(
+        type_url="runtimeoptions.v1.Options", value=Options(type_url="x", config_path=str(file)).encode()
+    ).encode()
+    monkeypatch.setenv("LITEBOX_CONFIG", str(tmp_path / "none"))
+    assert bootstrap.transport_of({}, b"") == "ttrpc"
+    file.write_text("defaults: {transport: grpc}\n")
+    assert bootstrap.transport_of({}, options) == "grpc"
+    assert bootstrap.transport_of({"dev.litebox.transport": "ttrpc"}, options) == "ttrpc"
+    assert (
+        bootstrap.transport_of({}, Any(type_url="containerd.runc.v1.Options", value=b"\x12\x01/").encode()) == "ttrpc"
+    )
+    with pytest.raises(bootstrap.StartError, match="allowed: ttrpc, grpc"):
+        bootstrap.transport_of({"dev.litebox.transport": "smoke"}, b"")
+    file.write_text("defaults:\n  transport: smoke\n")
+    with pytest.raises(bootstrap.StartError, match=r"config\.yaml:2"):
+        bootstrap.transport_of({}, options)
+
+
+def test_start_over_grpc(tmp_path: Path, socket_dir: Path) -> None:
+    import grpc  # type: ignore[import-untyped]
+
+    bundle = Bundle(tmp_path / "c1", {"dev.litebox.transport": "grpc"})
+    answer = json.loads(bundle.call("start", params(socket_dir)).stdout)
+    assert (answer["version"], answer["protocol"]) == (3, "grpc")
+    assert Path(answer["address"]).stat().st_mode & 0o777 == 0o600
+    with grpc.insecure_channel(f"unix:{answer['address']}") as channel:
+
+        def call(method: str, request: bytes) -> bytes:
+            return bytes(channel.unary_unary(f"/containerd.task.v3.Task/{method}")(request, timeout=5))
+
+        assert ConnectResponse.decode(call("Connect", ConnectRequest(id="c1").encode())).shim_pid
+        for method, request, code in (
+            ("State", StateRequest(id="none").encode(), grpc.StatusCode.NOT_FOUND),
+            ("State", b"\x0a\xff", grpc.StatusCode.INVALID_ARGUMENT),
+            ("Dance", b"", grpc.StatusCode.UNIMPLEMENTED),
+        ):
+            with pytest.raises(grpc.RpcError) as caught:
+                call(method, request)
+            assert caught.value.code() == code
+        call("Shutdown", ShutdownRequest(id="c1").encode())
+    deadline = time.monotonic() + 5
+    while list(socket_dir.iterdir()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert list(socket_dir.iterdir()) == []
+    assert "error" not in bundle.logged()
+    bundle.close()
 
 
 def test_start_tells_errors(tmp_path: Path, socket_dir: Path) -> None:
@@ -197,7 +250,7 @@ def test_start_tells_errors(tmp_path: Path, socket_dir: Path) -> None:
 
 # What may be imported. These are counts of modules, not times: a machine's mood does not change them. Raise them only
 # knowingly: every container pays, 0.2 ms and 50 KiB for a small module.
-START_MODULES = 44
+START_MODULES = 45
 DELETE_MODULES = 48
 HEAVY = {
     "re",
@@ -211,6 +264,7 @@ HEAVY = {
     "ctypes",
     "pydantic",
     "google",
+    "grpc",
     "hashlib",
 }
 
