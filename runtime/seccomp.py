@@ -6,7 +6,7 @@ the guest does not know answers ENOSYS whatever the filter says.
 
 from __future__ import annotations
 
-from runtime.errors import Unsupported
+from runtime.errors import InvalidSpec, Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,6 +49,8 @@ def translate(seccomp: dict[str, Any]) -> dict[str, Any] | None:
     """A SeccompSpec, or None when the profile filters nothing."""
     from runtime.syscalls_x86_64 import SYSCALLS
 
+    if seccomp.get("listenerMetadata") and not seccomp.get("listenerPath"):
+        raise InvalidSpec("linux.seccomp.listenerMetadata: found it without listenerPath; allowed: both, or neither")
     architectures = seccomp.get("architectures") or []
     if architectures and not _X86_64_NAMES.intersection(architectures):
         raise Unsupported(f"linux.seccomp.architectures: {', '.join(architectures)} lacks SCMP_ARCH_X86_64")
@@ -74,10 +76,13 @@ def translate(seccomp: dict[str, Any]) -> dict[str, Any] | None:
 def _action(name: str, errno: int | None, where: str) -> int:
     if name == "SCMP_ACT_NOTIFY":
         raise Unsupported(f"{where}: SCMP_ACT_NOTIFY needs a listener outside the micro-VM, which is not supported")
-    action = _ACTIONS[name]
     if name in ("SCMP_ACT_ERRNO", "SCMP_ACT_TRACE"):
-        action |= (_EPERM if errno is None else errno) & 0xFFFF
-    return action
+        return _ACTIONS[name] | (_EPERM if errno is None else errno) & 0xFFFF
+    if errno is not None:
+        raise InvalidSpec(
+            f"{where}: found {name} with an errno; allowed: one with SCMP_ACT_ERRNO and SCMP_ACT_TRACE only"
+        )
+    return _ACTIONS[name]
 
 
 def _argument(argument: dict[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,13 @@ use super::overlay::OverlayFs;
 use super::path::child_locked;
 use super::tmpfs::{Options, TmpFs};
 use super::{FsContext, Location, OpenFile};
-use crate::errno::{Errno, EINVAL, ELOOP, ENODEV, ENOENT, ENOTDIR};
+use crate::errno::{Errno, EEXIST, EINVAL, ELOOP, ENODEV, ENOENT, ENOTDIR};
 use abi::config::{ContainerSpec, DeviceSpec, MountSpec};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use linux_abi::fs::{makedev, O_RDWR, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG};
+use linux_abi::fs::{makedev, O_RDWR, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG};
 
 /// What could not be set up, for the container's log.
 #[derive(Debug)]
@@ -214,9 +214,14 @@ fn add_device(context: &FsContext, device: &DeviceSpec) -> Result<(), Errno> {
         _ => return Err(ENODEV),
     };
     let node = NewNode { mode: kind | device.mode & 0o7777, uid: device.uid, gid: device.gid, rdev: makedev(device.major, device.minor) };
-    walk(context, device.path.as_bytes(), |parent, last| {
+    let found = walk(context, device.path.as_bytes(), |parent, last| {
         let directory = NewNode { mode: S_IFDIR | 0o755, uid: 0, gid: 0, rdev: 0 };
         Ok((if last { node } else { directory }, parent.mount.readonly()))
-    })
-    .map(|_| ())
+    })?;
+    // runtime-spec: "If a file already exists at path that does not match the requested device, the runtime MUST generate an error."
+    let stat = found.inode().stat()?;
+    if stat.mode & S_IFMT != kind || kind != S_IFIFO && stat.rdev != node.rdev {
+        return Err(EEXIST);
+    }
+    Ok(())
 }
