@@ -36,10 +36,10 @@ sys.exit({function}())
 BUNDLE = """\
 import sys
 from marshal import loads
-from posix import O_CLOEXEC, open, pread, stat
+from posix import O_CLOEXEC, close, open, pread, stat
 
 known = dict({index!r})
-modules = open(__file__.removesuffix("pyc") + "modules", O_CLOEXEC)
+modules = __file__.removesuffix("pyc") + "modules"
 Spec = type(__spec__ or sys.__spec__)
 
 class Bundle:
@@ -64,7 +64,11 @@ class Bundle:
     @staticmethod
     def exec_module(module):
         package, module.__file__, _, _, offset, size = known[module.__name__]
-        exec(loads(pread(modules, size, offset)), module.__dict__)
+        # No descriptor is kept: it would have a number that --preserve-fds may mean.
+        fd = open(modules, O_CLOEXEC)
+        code = pread(fd, size, offset)
+        close(fd)
+        exec(loads(code), module.__dict__)
 
 sys.meta_path.insert(0, Bundle)
 sys.path += {path!r}

@@ -3,6 +3,8 @@
     claim id ▸ state "creating" ▸ boot VMM ▸ state + pid ▸ cgroup (while it boots) ▸ guest ready ▸ hooks, sysctls
     ▸ pid file ▸ state "created"
 
+(A VMM that the launcher started ahead has prepared its VM by now: it is put into its cgroups, then handed the plan.)
+
 A creator that dies before the guest was ready takes the VMM with it (nobody reads `ready`); one that dies later leaves
 state "creating" with nobody holding the lock: the next command on that id undoes it.
 """
@@ -180,6 +182,13 @@ def _bring_up(
     settings: list[Setting],
     log: Callable[[str], None],
 ) -> None:
+    def place(pid: int) -> None:
+        if state["systemd_unit"]:
+            from runtime.host.cgroups import systemd
+
+            systemd.start(state["systemd_unit"], pid, settings)
+        manager.make(groups, pid, settings, may_lack=state["rootless"], log=log)
+
     control = vmm.listen(entry.fd, CONTROL_SOCKET)
     try:
         boot = launcher.boot(
@@ -192,6 +201,8 @@ def _bring_up(
             new_session=request.new_session,
             controlling_terminal=request.controlling_terminal,
             before_exec=_host_side(plan, log),
+            ahead=vmm.take_ahead(),
+            place=place,
         )
     finally:
         control.close()
@@ -201,11 +212,8 @@ def _bring_up(
             # Else the final write will do: should we die between `ready` and it, `undo` finds the VMM in its cgroup.
             entry.write(state)
         programs.check(plan)
-        if state["systemd_unit"]:
-            from runtime.host.cgroups import systemd
-
-            systemd.start(state["systemd_unit"], boot.pid, settings)
-        manager.make(groups, boot.pid, settings, may_lack=state["rootless"], log=log)
+        if not boot.placed:
+            place(boot.pid)
         boot.wait_ready()
         if plan.hooks or plan.host_sysctl:
             _hooks_and_sysctls(plan, state)

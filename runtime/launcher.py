@@ -27,10 +27,12 @@ KERNEL = "litebox-kernel"
 class Boot:
     """A VMM on its way up."""
 
-    __slots__ = ("_ready", "pid")
+    __slots__ = ("_ready", "pid", "placed")
 
-    def __init__(self, pid: int, ready: int) -> None:
+    def __init__(self, pid: int, ready: int, *, placed: bool = False) -> None:
         self.pid = pid
+        #: Whether it is in its cgroups.
+        self.placed = placed
         self._ready = ready
 
     def wait_ready(self) -> None:
@@ -58,8 +60,14 @@ def boot(
     new_session: bool = True,
     controlling_terminal: int | None = None,
     before_exec: Callable[[], None] | None = None,
+    ahead: vmm.Ahead | None = None,
+    place: Callable[[int], None] | None = None,
 ) -> Boot:
-    """Start the VMM. `stdio` and `files` are borrowed; the caller waits (`Boot.wait_ready`) and reaps `Boot.pid`."""
+    """Start the VMM. `stdio` and `files` are borrowed; the caller waits (`Boot.wait_ready`) and reaps `Boot.pid`.
+
+    A VMM started `ahead` is put into its cgroups by `place` before its VM has any memory, another one is still to be
+    (`Boot.placed`).
+    """
     kernel = os.path.join(vmm.library_directory(), KERNEL)
     opened: list[int] = []
     try:
@@ -96,19 +104,27 @@ def boot(
         if log_fd is not None:
             launch_plan["log"] = log_fd
             inherited.append(log_fd)
+        in_child = _in_user_namespace(user, before_exec)
+        named = [*opened, *inherited, *files]
         try:
+            if ahead is not None and place is not None and in_child is None:
+                place(ahead.pid)
+                if ahead.launch(launch_plan, named, new_session=new_session, terminal=controlling_terminal):
+                    return Boot(ahead.pid, ready_read, placed=True)
             pid = vmm.launch(
                 launch_plan,
-                inherited=[*opened, *inherited, *files],
+                inherited=named,
                 new_session=new_session,
                 controlling_terminal=controlling_terminal,
-                before_exec=_in_user_namespace(user, before_exec),
+                before_exec=in_child,
             )
+            return Boot(pid, ready_read)
         except BaseException:
             os.close(ready_read)
             raise
-        return Boot(pid, ready_read)
     finally:
+        if ahead is not None:
+            ahead.close()
         for fd in opened:
             os.close(fd)
 

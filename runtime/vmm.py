@@ -85,14 +85,10 @@ def launch(
 
     `before_exec` runs in the child: what it raises ends the child, with the reason on the plan's `ready` pipe.
     """
-    text = fastjson.dumps(plan).encode()
-    if len(text) > MAX_PLAN:
-        raise VmmError(f"the launch plan is {len(text)} bytes; litebox-vmm takes at most {MAX_PLAN}")
+    text = _plan_text(plan)
     vmm = os.path.join(os.path.dirname(plan["kernel"]), "litebox-vmm")
-    plan_fd = os.memfd_create("litebox-plan")
+    plan_fd = _memfd("litebox-plan", text)
     try:
-        os.write(plan_fd, text)
-        os.lseek(plan_fd, 0, os.SEEK_SET)
         sys.stdout.flush()
         sys.stderr.flush()
         pid = os.fork()
@@ -118,6 +114,74 @@ def launch(
         return pid
     finally:
         os.close(plan_fd)
+
+
+#: The launcher's variable: process id and descriptor.
+AHEAD = "LITEBOX_AHEAD"
+
+
+class Ahead:
+    """A VMM that was started before its plan was known (kernel_lib/launcher), so that both get ready side by side."""
+
+    #: Descriptors of one message: SCM_MAX_FD of Linux.
+    _MOST = 253
+
+    def __init__(self, pid: int, fd: int) -> None:
+        self.pid = pid
+        self._has_plan = False
+        self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
+        os.set_inheritable(fd, False)
+
+    def launch(self, plan: Json, inherited: Sequence[int], *, new_session: bool, terminal: int | None) -> bool:
+        """Hand it the plan and copies of what it names. False: it could not get ready."""
+        plan = {**plan, "session": {"new": new_session, "terminal": terminal}}
+        numbers = list(dict.fromkeys([*inherited, *([] if terminal is None else [terminal])]))
+        plan_fd = _memfd("litebox-plan", _plan_text(plan))
+        numbers.append(plan_fd)
+        try:
+            while numbers:
+                part, numbers = numbers[: self._MOST], numbers[self._MOST :]
+                message: Json = {"descriptors": part}
+                if not numbers:
+                    message["plan"] = plan_fd
+                self._socket.sendmsg([fastjson.dumps(message).encode()], [_rights(part)])
+        except (BrokenPipeError, ConnectionResetError):
+            return False
+        finally:
+            os.close(plan_fd)
+        self._has_plan = True
+        return True
+
+    def close(self) -> None:
+        """Let go of it; without a plan it ends."""
+        self._socket.close()
+        if not self._has_plan:
+            os.waitpid(self.pid, 0)
+
+
+def take_ahead() -> Ahead | None:
+    """The VMM that waits for a plan, if there is one; the caller closes it."""
+    pid, _, fd = os.environ.pop(AHEAD, "").partition(" ")
+    return Ahead(int(pid), int(fd)) if pid else None
+
+
+def _plan_text(plan: Json) -> bytes:
+    text = fastjson.dumps(plan).encode()
+    if len(text) > MAX_PLAN:
+        raise VmmError(f"the launch plan is {len(text)} bytes; litebox-vmm takes at most {MAX_PLAN}")
+    return text
+
+
+def _memfd(name: str, text: bytes) -> int:
+    """A file in memory, to be read from its beginning."""
+    fd = os.memfd_create(name)
+    os.write(fd, text)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd
+
+
+def _rights(fds: Sequence[int]) -> tuple[int, int, bytes]:
+    return _socket.SOL_SOCKET, _socket.SCM_RIGHTS, b"".join(fd.to_bytes(4, sys.byteorder) for fd in fds)
 
 
 def spawn_proxy(arguments: Sequence[str], connection: int, terminal: int | None) -> int:
@@ -221,15 +285,12 @@ class Control:
         attached = list(fds)
         memfd = -1
         if len(message) > MAX_MESSAGE:
-            memfd = os.memfd_create("litebox-message")
-            os.write(memfd, message)
-            os.lseek(memfd, 0, os.SEEK_SET)
+            memfd = _memfd("litebox-message", message)
             attached.insert(0, memfd)
             message = b'{"v":1,"memfd":true}'
         ancillary = []
         if attached:
-            packed = b"".join(fd.to_bytes(4, sys.byteorder) for fd in attached)
-            ancillary.append((_socket.SOL_SOCKET, _socket.SCM_RIGHTS, packed))
+            ancillary.append(_rights(attached))
         try:
             self._socket.sendmsg([message], ancillary)
         except OSError as error:

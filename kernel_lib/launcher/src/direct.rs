@@ -11,12 +11,12 @@ const ENOTDIR: u64 = 20;
 
 /// The exit status; None: left to Python, with nothing done.
 pub fn serve(options: &Options<'_>) -> Option<i32> {
-    let (Command::Start { id } | Command::Kill { id, .. }) = options.command;
+    let (Command::Start { id } | Command::Kill { id, .. }) = options.command else { return None };
     options.log.open()?;
     let container = Container::open(&options.root, id)?;
     match options.command {
-        Command::Start { .. } => start(options, &container),
         Command::Kill { signal, .. } => kill(&container, signal),
+        _ => start(options, &container),
     }
 }
 

@@ -32,8 +32,15 @@ impl Log<'_> {
 }
 
 pub enum Command<'a> {
-    Start { id: &'a str },
-    Kill { id: &'a str, signal: i32 },
+    Start {
+        id: &'a str,
+    },
+    Kill {
+        id: &'a str,
+        signal: i32,
+    },
+    /// `create` or `run`.
+    Create,
 }
 
 /// None: not for us.
@@ -61,6 +68,7 @@ pub fn parse<'a>(words: &[&'a str]) -> Option<Options<'a>> {
         ("start", [id]) => Command::Start { id: checked(id)? },
         ("kill", [id]) => Command::Kill { id: checked(id)?, signal: SIGTERM },
         ("kill", [id, signal]) => Command::Kill { id: checked(id)?, signal: signal_number(signal)? },
+        ("create" | "run", [_, ..]) => Command::Create,
         _ => return None,
     };
     let root = root.filter(|root| !root.is_empty()).map_or_else(default_root, |root| Some(PathBuf::from(root)))?;
@@ -121,7 +129,7 @@ mod tests {
             &["start", "a", "b"],
             &["--debug", "start", "a"],
             &["--root"],
-            &["run", "a"],
+            &["run"],
         ] {
             assert!(parse(words).is_none(), "{words:?}");
         }

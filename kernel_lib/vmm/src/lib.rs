@@ -11,12 +11,14 @@
 
 pub mod backends;
 pub mod boot;
+mod cgroup;
 pub mod clock;
 pub mod control;
 pub mod error;
 pub mod events;
 pub mod handles;
 pub mod jail;
+mod launch;
 pub mod log;
 pub mod machine;
 pub mod memory;
@@ -26,7 +28,8 @@ pub mod proxy;
 pub mod ready;
 pub mod server;
 pub mod services;
+mod session;
 pub mod vcpu;
 pub mod watch;
 
-pub use machine::run;
+pub use machine::{run, run_ahead};

@@ -1,8 +1,8 @@
 //! Builds the VM, starts its threads and waits for its end.
 //!
-//! Order: plan → descriptors adopted, all others closed → image opened, VM built → jail → main thread, which starts
-//! the others → guest code. What fails before the guest
-//! runs is told on `ready` and in the log, and ends the process with status 125.
+//! Order: plan → descriptors adopted, all others closed → image opened, VM built → jail → main thread, which starts the others → guest code.
+//! (Started ahead of its plan: the others closed → VM built → plan, descriptors.) What fails before the guest runs is told on `ready` and in the
+//! log, and ends the process with status 125.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
@@ -24,13 +24,15 @@ use crate::events::Events;
 use crate::handles::{Handle, Handles, Kind as HandleKind};
 use crate::jail::seccomp::{Filter, Thread};
 use crate::jail::{self, descriptors, Tree};
+use crate::launch::Launch;
 use crate::memory::GuestMemory;
-use crate::plan::{DescriptorKind, Plan, MAX_BYTES};
+use crate::plan::{DescriptorKind, Plan};
 use crate::ready::Ready;
 use crate::server::{Servers, FIRST_SERVERS};
 use crate::services::guest_memory::Ram;
 use crate::services::window::Window;
 use crate::services::Host;
+use crate::session;
 use crate::vcpu::{Gate, Runner, Status};
 use crate::watch::Watcher;
 
@@ -58,69 +60,61 @@ pub enum Notice {
     Abandoned,
 }
 
-/// What the plan's descriptors became.
-struct Inherited {
-    kvm: Option<OwnedFd>,
-    control: Option<OwnedFd>,
-    ready: Option<OwnedFd>,
-    handles: Vec<(u32, DescriptorKind, OwnedFd)>,
-    namespaces: Vec<(crate::plan::NamespaceKind, Option<OwnedFd>)>,
+/// `litebox-vmm run --plan`: the exit status of the process.
+pub fn run(plan: i32) -> i32 {
+    status(Launch::inherited(plan).and_then(|launch| serve(launch, None)))
 }
 
-impl Inherited {
-    fn adopt(plan: &Plan) -> Result<Self, HostError> {
-        let optional = |number: Option<i32>, what: &str| number.map(|number| descriptors::adopt(number, what)).transpose();
-        let mut handles = Vec::with_capacity(plan.descriptors.len());
-        for descriptor in &plan.descriptors {
-            let fd = descriptors::adopt(descriptor.fd, &format!("handle {}", descriptor.handle))?;
-            handles.push((descriptor.handle, descriptor.kind, fd));
-        }
-        let mut namespaces = Vec::new();
-        for namespace in &plan.jail.namespaces {
-            namespaces.push((namespace.kind, optional(namespace.fd, "namespace")?));
-        }
-        Ok(Self {
-            kvm: optional(plan.kvm, "kvm")?,
-            control: optional(plan.control, "control")?,
-            ready: optional(plan.ready, "ready")?,
-            handles,
-            namespaces,
-        })
-    }
-
-    fn all(&self) -> impl Iterator<Item = &OwnedFd> {
-        let single = [&self.kvm, &self.control, &self.ready].into_iter().filter_map(Option::as_ref);
-        single.chain(self.handles.iter().map(|(_, _, fd)| fd)).chain(self.namespaces.iter().filter_map(|(_, fd)| fd.as_ref()))
-    }
+/// `litebox-vmm run --socket`: the same, with all that takes no plan done while there is none.
+pub fn run_ahead(socket: i32) -> i32 {
+    status(prepare(socket))
 }
 
-/// `litebox-vmm run`: the exit status of the process.
-pub fn run(plan_fd: i32) -> i32 {
-    match read_plan(plan_fd).and_then(prepare) {
-        Ok(status) => status,
-        Err(error) => {
-            crate::log::error(&error.message);
-            FAILED
-        }
-    }
+fn status(ended: Result<i32, HostError>) -> i32 {
+    ended.unwrap_or_else(|error| {
+        crate::log::error(&error.message);
+        FAILED
+    })
 }
 
-fn read_plan(number: i32) -> Result<Plan, HostError> {
-    let fd = descriptors::adopt(number, "--plan")?;
-    let mut text = Vec::new();
-    let mut file = std::io::Read::take(std::fs::File::from(fd), MAX_BYTES + 1);
-    std::io::Read::read_to_end(&mut file, &mut text).during(Kind::Plan, "cannot read the launch plan")?;
-    Plan::parse(&text)
+fn prepare(socket: i32) -> Result<i32, HostError> {
+    let socket = descriptors::adopt(socket, "--socket")?;
+    descriptors::close_others(std::iter::once(socket.as_raw_fd()))?;
+    let waited = crate::cgroup::begin_grace_period();
+    // Without one, the runtime finds the socket closed, and says what is the matter itself.
+    let Ok(base) = Base::build(None, INITIAL_RAM) else { return Ok(FAILED) };
+    let Some(launch) = Launch::received(socket)? else { return Ok(0) };
+    // The jail wants a process with one thread.
+    let _ = waited.join();
+    serve(launch, Some(base))
 }
 
-fn prepare(plan: Plan) -> Result<i32, HostError> {
-    if let Some(number) = plan.log {
-        crate::log::open(descriptors::adopt(number, "log")?);
+fn serve(mut launch: Launch, base: Option<Base>) -> Result<i32, HostError> {
+    let ready = Arc::new(Ready::new(launch.ready.take()));
+    build(launch, base, ready.clone()).and_then(run_on_main_thread).or_else(|error| ready.fail(error).map(|()| FAILED))
+}
+
+/// What every VM has, whatever its container: address space and memory slots, with nothing in them.
+struct Base {
+    memory: Arc<GuestMemory>,
+    machine: Arc<KvmMachine>,
+}
+
+impl Base {
+    fn build(device: Option<OwnedFd>, ram_end: u64) -> Result<Self, HostError> {
+        let device = match device {
+            Some(fd) => fd,
+            None => kvm::open()?,
+        };
+        let memory = Arc::new(GuestMemory::reserve()?);
+        let machine = Arc::new(KvmMachine::new(device, memory.clone())?);
+        memory.back_ram(0, ram_end)?;
+        machine.add_memory(0, ram_end)?;
+        memory.publish_ram(ram_end);
+        machine.add_memory(DAX_WINDOW, INITIAL_WINDOW)?;
+        memory.publish_window(DAX_WINDOW + INITIAL_WINDOW)?;
+        Ok(Self { memory, machine })
     }
-    let mut inherited = Inherited::adopt(&plan)?;
-    descriptors::close_others(inherited.all().map(AsRawFd::as_raw_fd).chain(crate::log::descriptor()))?;
-    let ready = Arc::new(Ready::new(inherited.ready.take()));
-    build(plan, inherited, ready.clone()).and_then(run_on_main_thread).or_else(|error| ready.fail(error).map(|()| FAILED))
 }
 
 /// The process's first thread shows the container's root to the host (see `jail`): the VM is run by another.
@@ -174,26 +168,22 @@ struct Built {
     ready: Arc<Ready>,
 }
 
-fn build(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Built, HostError> {
+fn build(launch: Launch, base: Option<Base>, ready: Arc<Ready>) -> Result<Built, HostError> {
+    let plan = launch.plan;
     signal::install()?;
+    if let Some(session) = &plan.session {
+        session::enter(session, launch.terminal.as_ref(), plan.log.is_some())?;
+    }
     rustix::process::umask(rustix::fs::Mode::empty());
     let kernel =
         rustix::fs::open(plan.kernel.as_str(), rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
             .during(Kind::Kernel, &format!("cannot open the guest image {}", plan.kernel))?;
-    let device = match inherited.kvm {
-        Some(fd) => fd,
-        None => kvm::open()?,
-    };
-
-    let memory = Arc::new(GuestMemory::reserve()?);
-    let machine = Arc::new(KvmMachine::new(device, memory.clone())?);
     let ram_end = plan.memory.min(INITIAL_RAM);
-    memory.back_ram(0, ram_end)?;
-    machine.add_memory(0, ram_end)?;
-    memory.publish_ram(ram_end);
-    let dax_end = DAX_WINDOW + INITIAL_WINDOW;
-    machine.add_memory(DAX_WINDOW, INITIAL_WINDOW)?;
-    memory.publish_window(dax_end)?;
+    let Base { memory, machine } = match base.filter(|base| base.memory.ram_end() == ram_end) {
+        Some(base) => base,
+        None => Base::build(launch.kvm, ram_end)?,
+    };
+    let dax_end = memory.dax_end();
 
     tables::write(&memory, plan.vcpus)?;
     tables::map_direct(&memory, 0, ram_end)?;
@@ -208,13 +198,13 @@ fn build(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Built, H
     let clock = Clock::start(&memory, features.tsc_hz, features.apic_timer_hz)?;
 
     let (mut trees, mut streams) = (Vec::new(), Vec::new());
-    for (handle, kind, fd) in inherited.handles {
+    for (handle, kind, fd) in launch.handles {
         match kind {
             DescriptorKind::Tree => trees.push(Tree { handle, fd }),
             DescriptorKind::Stream => streams.push((handle, fd)),
         }
     }
-    let jailed = jail::enter(&plan.jail, inherited.namespaces, &mut trees, &plan.container)?;
+    let jailed = jail::enter(&plan.jail, launch.namespaces, &mut trees, &plan.container)?;
     Ok(Built {
         plan,
         memory,
@@ -228,7 +218,7 @@ fn build(plan: Plan, inherited: Inherited, ready: Arc<Ready>) -> Result<Built, H
         jailed,
         trees,
         streams,
-        control: inherited.control,
+        control: launch.control,
         ready,
     })
 }

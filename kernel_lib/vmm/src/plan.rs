@@ -38,6 +38,8 @@ pub struct Plan {
     #[serde(default)]
     pub debug: bool,
     #[serde(default)]
+    pub session: Option<Session>,
+    #[serde(default)]
     pub container: ContainerSpec,
 }
 
@@ -60,6 +62,17 @@ pub enum DescriptorKind {
     Tree,
     /// Standard input or output: pipe, FIFO, terminal, socket, file.
     Stream,
+}
+
+/// What a process that was started ahead of its plan still has to become: absent when it was started so.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Session {
+    /// A new one; else that of the runtime, which forwards the signals of its keyboard.
+    pub new: bool,
+    /// The controlling terminal of a new one.
+    #[serde(default)]
+    pub terminal: Option<i32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

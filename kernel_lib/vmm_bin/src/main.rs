@@ -4,7 +4,7 @@ use std::process::exit;
 
 use vmm::proxy;
 
-const USAGE: &str = "usage: litebox-vmm run --plan FD
+const USAGE: &str = "usage: litebox-vmm run --plan FD | --socket FD
        litebox-vmm proxy --socket FD [--exec ID --pid PID] [--terminal FD]
        litebox-vmm --version";
 
@@ -15,6 +15,11 @@ fn main() {
         ["run", "--plan", number] => {
             if let Ok(number) = number.parse() {
                 exit(vmm::run(number));
+            }
+        }
+        ["run", "--socket", number] => {
+            if let Ok(number) = number.parse() {
+                exit(vmm::run_ahead(number));
             }
         }
         ["proxy", rest @ ..] => {

@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,13 +18,6 @@ import pytest
 import bundles
 
 LIBRARY = bundles.BUILD / "lib/litebox"
-LAUNCHER = """\
-#!{python} -IS
-import sys
-sys.path[:0] = [{root!r}]
-from runtime.cli import main
-sys.exit(main())
-"""
 
 
 def cgroup_of(folder: Path) -> str:
@@ -51,9 +43,9 @@ class Litebox:
         self.library.mkdir()
         for name in ("litebox-vmm", "litebox-kernel"):
             link_or_copy(LIBRARY / name, self.library / name)
-        self.program = folder / "litebox"
-        self.program.write_text(LAUNCHER.format(python=sys.executable, root=str(bundles.REPOSITORY)))
-        self.program.chmod(0o755)
+        self.program = bundles.BUILD / "bin/litebox"
+        #: What the launcher executes.
+        self.python, self.module = LIBRARY / "python", LIBRARY / "litebox.pyc"
         self.environment = {"PATH": os.environ["PATH"], "LITEBOX_LIBDIR": str(self.library)}
 
     def command(self, *args: str) -> list[str]:

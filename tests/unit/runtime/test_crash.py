@@ -18,7 +18,7 @@ import pytest
 
 Bundle = Callable[..., Path]
 STEPS = tuple(
-    "mkdir mkdirat rename renameat unlink unlinkat rmdir bind listen connect sendmsg recvmsg clone clone3 fork vfork flock "
+    "mkdir mkdirat rename renameat unlink unlinkat rmdir bind listen connect sendmsg recvmsg sendto recvfrom clone clone3 fork vfork flock "
     "open_tree mount_setattr kill pidfd_open wait4 memfd_create pipe2 openat2 poll".split()
 )
 

@@ -33,13 +33,12 @@ BUDGET = {
 def imported(litebox: Any, *args: str) -> set[str]:
     """Modules beyond those that Python itself starts with."""
     flags = ["-I", "-S", "-X", "importtime"]
-    interpreter = Path(litebox.program).read_text().split()[0].removeprefix("#!")
     with (litebox.folder / "imports").open("w+") as said:
-        subprocess.run([interpreter, *flags, *litebox.command(*args)], stderr=said, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
+        subprocess.run([litebox.python, *flags, litebox.module, *litebox.command(*args)[1:]], stderr=said, stdout=subprocess.DEVNULL, stdin=subprocess.DEVNULL,
                        env=litebox.environment, check=False, timeout=30, cwd=litebox.folder)  # fmt: skip
         said.seek(0)
         names = {line.rpartition("|")[2].strip() for line in said if line.startswith("import time:")}
-    empty = subprocess.run([interpreter, *flags, "-c", ""], stderr=subprocess.PIPE, text=True, check=True).stderr
+    empty = subprocess.run([litebox.python, *flags, "-c", ""], stderr=subprocess.PIPE, text=True, check=True).stderr
     return names - {line.rpartition("|")[2].strip() for line in empty.splitlines()}
 
 

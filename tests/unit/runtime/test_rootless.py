@@ -31,7 +31,9 @@ class User:
 
     def __call__(self, *args: str) -> subprocess.CompletedProcess[str]:
         environment = {**self.litebox.environment, "XDG_RUNTIME_DIR": str(self.folder)}
-        command = ["unshare", "--mount", "sh", "-c", PREPARE, "sh", str(self.litebox.program), *args]
+        # Without the launcher: Python may be in root's home folder, into which setpriv can still look.
+        program = [str(self.litebox.python), "-IS", str(self.litebox.module)]
+        command = ["unshare", "--mount", "sh", "-c", PREPARE, "sh", *program, *args]
         return subprocess.run(
             command,
             env=environment,

@@ -26,6 +26,14 @@ pub fn install() -> Result<(), HostError> {
     }
 }
 
+/// From now on, these signals do nothing to this process.
+pub fn ignore(signals: &[c_int]) {
+    for signal in signals {
+        // SAFETY: no handler of ours is involved.
+        unsafe { libc::signal(*signal, libc::SIG_IGN) };
+    }
+}
+
 /// Interrupts a thread of this process. It may be just about to enter the guest: repeat until it has answered.
 pub fn kick(thread: i32) {
     // SAFETY: no memory involved.
