@@ -448,6 +448,11 @@ class Container:
         255 when the VMM was killed and nobody can know. Reaps the VMM when it is a child of this process.
         """
         pid = self._state["pid"]
+        if timeout is None:
+            try:
+                return vmm.exit_code(os.waitpid(pid, 0)[1])
+            except ChildProcessError:
+                pass
         status = None
         control = None
         if self._alive():

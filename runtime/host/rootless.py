@@ -23,7 +23,7 @@ def lacks_rights() -> bool:
     """An ordinary user, or root of a user namespace: cgroups may not be ours to make."""
     if os.geteuid() != 0:
         return True
-    with open("/proc/self/uid_map", encoding="ascii") as file:
+    with open("/proc/self/uid_map", encoding="utf-8") as file:
         return file.read().split() != ["0", "0", "4294967295"]
 
 
