@@ -109,6 +109,15 @@ def test_logs_exec_and_stop(nerdctl: Nerdctl, web: str) -> None:
     nerdctl.await_answer("127.0.0.1:18080", "served\n")
 
 
+def test_copies(nerdctl: Nerdctl, web: str, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("from the host\n")
+    nerdctl("cp", tmp_path / "in", f"{web}:/copied")
+    assert nerdctl("exec", web, "cat", "/copied").stdout == "from the host\n"
+    nerdctl("exec", web, "sh", "-c", "echo inside > /made")
+    nerdctl("cp", f"{web}:/made", tmp_path / "out")
+    assert (tmp_path / "out").read_text() == "inside\n"
+
+
 def test_compose(nerdctl: Nerdctl) -> None:
     project = ("compose", "--file", HERE / "compose.yaml")
     try:
