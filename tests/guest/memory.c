@@ -829,10 +829,19 @@ CASE(changed_program_files)
 	show_file("new", fd, PAGES);
 	nap(3100); /* until its times tell the next change */
 	show_file("settled", fd, PAGES);
+	char *seen = must_map(mmap(NULL, PAGES * PAGE, PROT_READ, MAP_PRIVATE, fd, 0));
+	char *written = must_map(mmap(NULL, PAGES * PAGE, RW, MAP_PRIVATE, fd, 0));
+	say("seen: %c %c", seen[0], seen[20 * PAGE]);
+	written[0] = '!';
 	fill_file(fd, 'b', SIZE);
+	say("seen: %c %c, written: %c", seen[0], seen[20 * PAGE], written[0]);
 	show_file("rewritten", fd, PAGES);
 	nap(3100);
 	show_file("settled", fd, PAGES);
+	char *shared = must_map(mmap(NULL, PAGES * PAGE, RW, MAP_SHARED, fd, 0));
+	shared[20 * PAGE] = 's';
+	say("seen: %c %c", seen[0], seen[20 * PAGE]);
+	shared[20 * PAGE] = 'b';
 	char *old = must_map(mmap(NULL, PAGES * PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE, fd, 0));
 	say("kept: %c", old[20 * PAGE]);
 	int next = must(open("next", O_RDWR | O_CREAT, 0700));

@@ -1,9 +1,10 @@
 //! Pages of program files as copies in RAM, shared by all processes. Only where touching a page of a file is dear (a paging-based KVM,
 //! see docs/decisions/0009): there a touch of RAM brings its neighbours along, a touch of the host's page cache does not.
 //!
-//! A file gets copies when it is mapped to be executed for the second time, or when a process that executes it forks for the second
-//! time: what runs once is shown from the page cache. They are made in chunks, of what is touched, and belong to the file in a certain
-//! state: a changed file is another one. Nobody writes to them: while the cache holds a frame, a private mapping copies it first.
+//! A file gets copies when a second program maps it to be executed, or (if only the container can change it) to be read, or when a
+//! process that does so forks for the second time: what runs once is shown from the page cache. They are made in chunks, of what is
+//! touched, and belong to the file in a certain state: a changed file is another one. Nobody writes to them: while the cache holds a
+//! frame, a private mapping copies it first.
 //!
 //! Lock order: address space > the list of files > a file's chunks. Host requests are made without a lock.
 
@@ -33,6 +34,8 @@ type Key = (u64, u64, u64);
 pub(super) struct File {
     version: u64,
     uses: AtomicU32,
+    /// Who used it last: counted once.
+    user: AtomicU64,
     chunks: SpinLock<BTreeMap<u64, Vec<Frame>>>,
 }
 
@@ -56,21 +59,32 @@ pub(super) fn of(pages: &dyn Pages) -> Option<Arc<File>> {
     FILES.lock().get(&key).filter(|file| file.uses.load(Ordering::Relaxed) >= WORTH).cloned()
 }
 
-/// The file is executed (`again`: by a process that does not do so for the first time). True: from now on it is worth copies.
-pub(super) fn used(pages: &dyn Pages, again: bool) -> bool {
+/// An address space uses the file (`again`: and is copied for a new process). True: from now on it is worth copies.
+pub(super) fn used(pages: &dyn Pages, user: u64, again: bool) -> bool {
     let Some(key) = key(pages) else { return false };
     let mut files = FILES.lock();
     let mut gone = None;
     if files.len() >= MOST_FILES && !files.contains_key(&key) {
         gone = files.pop_first();
     }
-    let make = || Arc::new(File { version: key.2, uses: AtomicU32::new(0), chunks: SpinLock::new(BTreeMap::new()) });
+    let make =
+        || Arc::new(File { version: key.2, uses: AtomicU32::new(0), user: AtomicU64::new(0), chunks: SpinLock::new(BTreeMap::new()) });
     let file = files.entry(key).or_insert_with(make);
-    let before = file.uses.fetch_add(if again { WORTH } else { 1 }, Ordering::Relaxed);
+    let known = file.user.swap(user, Ordering::Relaxed) == user;
+    let more = if again { WORTH } else { u32::from(!known) };
+    let before = file.uses.fetch_add(more, Ordering::Relaxed);
     let after = file.uses.fetch_min(WORTH, Ordering::Relaxed);
     drop(files);
     drop(gone);
     before < WORTH && after >= WORTH
+}
+
+/// The file was changed: nobody gets its copies any more. What has been handed out is to be taken back by their means.
+pub(super) fn take(identity: (u64, u64)) -> Vec<Arc<File>> {
+    let (device, inode) = identity;
+    let mut files = FILES.lock();
+    let keys: Vec<Key> = files.range((device, inode, 0)..=(device, inode, u64::MAX)).map(|(key, _)| *key).collect();
+    keys.iter().filter_map(|key| files.remove(key)).collect()
 }
 
 /// Gives up copies that no process uses, up to `most` pages; how many.

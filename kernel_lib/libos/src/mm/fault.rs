@@ -24,6 +24,8 @@ const AROUND_MOST: u64 = 512;
 /// Pages of an object around a fault; pages that a mapping gets at once when it is made.
 const OBJECT_AROUND: u64 = 64;
 const OBJECT_AHEAD: u64 = 512;
+/// As many of a file's copies.
+const COPIES_AHEAD: u64 = 16384;
 /// Private writable file mappings up to this many pages are copied at once (data segments: relocation writes to nearly all of it, and
 /// to copy a hundred pages costs less than a fault). Of larger ones a write copies the block around it.
 const COPY_AHEAD: u64 = 128;
@@ -197,7 +199,7 @@ impl AddressSpace {
             Fetch {
                 pages: mapping.pages.clone(),
                 index: vma.index_of(start),
-                count: count.min(OBJECT_AHEAD),
+                count,
                 start,
                 wanted: start,
                 write: mapping.shared && vma.rights.write,
@@ -205,8 +207,9 @@ impl AddressSpace {
                 copy,
             }
         };
-        let (last, mut fetch) = (fetch.index + fetch.count, fetch);
+        let mut fetch = fetch;
         if let Some(file) = fetch.copies() {
+            let last = fetch.index + fetch.count.min(COPIES_AHEAD);
             // Of a data segment all of it, else what others have touched.
             while fetch.index < last {
                 let invalidations = INVALIDATIONS.load(Ordering::Acquire);
@@ -226,6 +229,7 @@ impl AddressSpace {
             let _ = self.install(&fetch, fetch.start, first, &got, INVALIDATIONS.load(Ordering::Acquire));
             return;
         }
+        let last = fetch.index + fetch.count.min(OBJECT_AHEAD);
         // An object gives what lies in one of its windows at a time.
         while fetch.index < last {
             let invalidations = INVALIDATIONS.load(Ordering::Acquire);
@@ -516,11 +520,40 @@ fn forget_windows(pages: &dyn Pages) {
     });
 }
 
-/// Private mappings of this object are executed (`again`: and by a process that has done so before).
-pub(super) fn executed(pages: &dyn Pages, again: bool) {
-    if copies::used(pages, again) {
-        forget_windows(pages);
+/// A host file's contents were changed: private mappings see it where they showed copies.
+pub fn forget_copies(identity: (u64, u64)) {
+    let files = copies::take(identity);
+    INVALIDATIONS.fetch_add(1, Ordering::AcqRel);
+    super::space::for_each(|space| {
+        space.edit(|inner, left| {
+            let vmas = inner.map.iter().filter(|vma| !vma.shared());
+            let parts = vmas.filter_map(|vma| Some((part_of(vma, identity, 0, u64::MAX)?, vma.index_of(vma.start))));
+            for ((start, end), first) in parts.collect::<Vec<_>>() {
+                let mut stale = Vec::new();
+                inner.table.scan(start, end, |at, entry| {
+                    let index = first + (at - start) / PAGE_SIZE;
+                    stale.extend((entry.ram && files.iter().any(|file| file.holds(index, entry.address))).then_some(at));
+                });
+                for at in stale {
+                    inner.table.unmap(at, at + PAGE_SIZE, &mut left.flush);
+                }
+            }
+        });
+    });
+}
+
+impl AddressSpace {
+    /// A private mapping of an object is used by this space (`again`: and by a copy of it).
+    pub(super) fn uses(&self, pages: &dyn Pages, again: bool) {
+        if copies::used(pages, core::ptr::from_ref(self) as u64, again) {
+            forget_windows(pages);
+        }
     }
+}
+
+/// Whether copies of an object are worth their memory when several programs have such a mapping of it.
+pub(super) fn worth_copies(pages: &dyn Pages, rights: Rights, shared: bool) -> bool {
+    !shared && (rights.execute || !rights.write && pages.is_exclusive())
 }
 
 /// The addresses at which a VMA shows pages `[first, end)` of an object.

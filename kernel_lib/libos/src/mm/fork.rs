@@ -4,6 +4,7 @@
 //! processes) up to some hundred pages. Beyond, the parts that surely will be written are copied - the stack, data segments - and the
 //! rest is shared without the right to write. vfork and posix_spawn come here not at all: they share the space.
 
+use super::fault::worth_copies;
 use super::reclaim;
 use super::space::{read_only, AddressSpace};
 use super::vma::{Backing, Flags, Mapping, Vma};
@@ -87,19 +88,18 @@ impl AddressSpace {
 }
 
 impl AddressSpace {
-    /// What it executes is executed by many.
+    /// What it uses is used by many.
     fn forks_again(&self) {
-        let is_executed = |vma: &&Vma| vma.rights.execute && !vma.shared();
-        let executed: Vec<Mapping> = {
+        let used: Vec<Mapping> = {
             let inner = self.inner.lock();
             let object = |vma: &Vma| match &vma.backing {
-                Backing::Object(mapping, _) => Some(mapping.clone()),
+                Backing::Object(mapping, _) => worth_copies(mapping.pages.as_ref(), vma.rights, mapping.shared).then(|| mapping.clone()),
                 Backing::Anonymous => None,
             };
-            inner.map.iter().filter(is_executed).filter_map(object).collect()
+            inner.map.iter().filter_map(object).collect()
         };
-        for mapping in executed {
-            super::fault::executed(mapping.pages.as_ref(), true);
+        for mapping in used {
+            self.uses(mapping.pages.as_ref(), true);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! mmap(2), munmap(2), mprotect(2), brk(2).
 
-use super::fault::fill_anonymous;
+use super::fault::{fill_anonymous, worth_copies};
 use super::reclaim;
 use super::space::{page_rights, AddressSpace, Inner, Leftovers};
 use super::vma::{self, Backing, Flags, Mapping, Vma, MIN_ADDRESS, STACK_GAP};
@@ -88,9 +88,9 @@ impl AddressSpace {
         }
         let populate = request.populate;
         let anonymous = matches!(request.source, Source::Anonymous);
-        let executed = match &request.source {
-            Source::Object { pages, shared: false, .. } if request.rights.execute => Some(pages.clone()),
-            _ => None,
+        let used = match &request.source {
+            Source::Object { pages, shared, .. } => worth_copies(pages.as_ref(), request.rights, *shared).then(|| pages.clone()),
+            Source::Anonymous => None,
         };
         let fixed = matches!(request.place, Place::Fixed(_) | Place::FixedIfFree(_));
         let (start, locked) = self.edit(|inner, left| -> Result<(u64, bool), Errno> {
@@ -127,8 +127,8 @@ impl AddressSpace {
             }
             Ok((start, locked && !flags.has(Flags::LOCK_ON_FAULT)))
         })?;
-        if let Some(pages) = executed {
-            super::fault::executed(pages.as_ref(), false);
+        if let Some(pages) = used {
+            self.uses(pages.as_ref(), false);
         }
         if populate || locked {
             // mmap(2): a failure to populate is not reported.

@@ -36,7 +36,7 @@ pub mod sysv;
 mod vdso;
 pub mod vma;
 
-pub use fault::invalidate;
+pub use fault::{forget_copies, invalidate};
 pub use map::Limits;
 pub use space::{AddressSpace, Layout};
 
@@ -73,6 +73,10 @@ pub trait Pages: Send + Sync {
     /// As [`Self::version`], where private mappings are better served with copies in RAM, which [`Self::read`] fills.
     fn copied_version(&self) -> Option<u64> {
         None
+    }
+    /// Whether only the container changes it.
+    fn is_exclusive(&self) -> bool {
+        false
     }
     /// Reads bytes from `offset` on into RAM; how many. May sleep.
     fn read(&self, offset: u64, to: &[Segment]) -> Result<u64, Errno> {

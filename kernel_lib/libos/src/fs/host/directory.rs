@@ -334,6 +334,7 @@ impl Inode for HostInode {
         self.learn(&stat);
         if resize {
             self.shorten_windows(attributes.size);
+            self.contents_changed();
         }
         drop(guard);
         if resize && self.mapped.load(Ordering::SeqCst) > 0 {

@@ -46,6 +46,8 @@ pub struct HostInode {
     /// The whole directory as LIST gave it.
     pub(super) listing: SpinLock<Option<Arc<Vec<u8>>>>,
     pub(super) ahead: SpinLock<Ahead>,
+    /// There may be copies of its pages (`mm::copies`).
+    pub(super) copied: AtomicBool,
     /// A window is writable: programs may change the file without a system call.
     pub(super) writable_windows: AtomicBool,
 }
@@ -88,6 +90,7 @@ impl HostInode {
             content: Mutex::new(()),
             listing: SpinLock::new(None),
             ahead: SpinLock::default(),
+            copied: AtomicBool::new(false),
             writable_windows: AtomicBool::new(false),
         })
     }
@@ -194,6 +197,13 @@ impl HostInode {
     pub(super) fn settled(&self) -> Option<Stat> {
         let known = self.attributes.lock();
         (!known.stale).then_some(known.stat)
+    }
+
+    /// Its contents were changed by our own doing.
+    pub(super) fn contents_changed(&self) {
+        if self.copied.swap(false, Ordering::SeqCst) {
+            crate::mm::forget_copies(self.key);
+        }
     }
 
     /// Changes what is known of it by our own doing.

@@ -101,7 +101,12 @@ impl Pages for Mapping {
         (stat.ctime.sec.saturating_add(SETTLING) < now.sec).then(|| version(&stat))
     }
 
+    fn is_exclusive(&self) -> bool {
+        self.inode.exclusive()
+    }
+
     fn read(&self, offset: u64, to: &[Segment]) -> Result<u64, Errno> {
+        self.inode.copied.store(true, Ordering::SeqCst);
         let handle = self.inode.handle(false)?;
         crate::host::call(&Request::new(Op::Read, handle.number(), [offset, 0, 0, 0, 0, 0]), to).map(|answer| answer.value)
     }

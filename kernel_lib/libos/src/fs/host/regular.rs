@@ -113,6 +113,7 @@ impl HostInode {
         self.size.fetch_max(end, Ordering::AcqRel);
         self.amend(|stat| stat.size = stat.size.max(end));
         self.mark_stale();
+        self.contents_changed();
     }
 
     fn sync_now(&self, data_only: bool) -> Result<(), Errno> {
@@ -202,6 +203,7 @@ impl FileOps for HostInode {
         let _content = self.content.lock();
         request::plain(Op::Allocate, 0, self.handle(true)?.number(), [u64::from(mode), offset, bytes, 0, 0, 0])?;
         self.mark_stale();
+        self.contents_changed();
         if mode & (FALLOC_FL_KEEP_SIZE | FALLOC_FL_PUNCH_HOLE) == 0 {
             self.fresh_stat()?;
         }

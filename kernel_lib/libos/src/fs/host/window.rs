@@ -204,7 +204,8 @@ impl HostInode {
         }
         window.valid.fetch_max(valid, Ordering::AcqRel);
         if write {
-            self.writable_windows.store(true, Ordering::Relaxed);
+            self.writable_windows.store(true, Ordering::SeqCst);
+            self.contents_changed();
         }
         let mut windows = self.windows.lock();
         if windows.order != order {

@@ -30,6 +30,7 @@ const JMP_SHORT: u8 = 0xeb;
 const CALL: u8 = 0xe8;
 const RET: u8 = 0xc3;
 const INT3: u8 = 0xcc;
+const NOP: u8 = 0x90;
 
 /// A change of code: these bytes at this offset of the page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,6 +94,14 @@ pub fn examine_cpuid(page: &[u8], at: usize) -> Option<Site> {
     while moved < 3 {
         let code = &page[at + 2 + moved..];
         let instruction = decode(code)?;
+        if instruction.jump(code).is_some() {
+            // Nothing behind it is run, so it may be followed by padding only.
+            moved += instruction.length;
+            if moved < 3 && !matches!(code.get(instruction.length), Some(&(NOP | INT3))) {
+                return None;
+            }
+            break;
+        }
         if !instruction.may_move(code) {
             return None;
         }
@@ -226,6 +235,15 @@ impl Instruction {
                 let distance = code.get(self.length - 4..self.length)?.try_into().ok()?;
                 Some((code[self.opcode_at + 1] & 15, i32::from_le_bytes(distance)))
             }
+            _ => None,
+        }
+    }
+
+    /// A jump to a fixed place: how far it goes from its end.
+    fn jump(&self, code: &[u8]) -> Option<i32> {
+        match code[self.opcode_at] {
+            JMP_SHORT => Some(i32::from(code[self.opcode_at + 1] as i8)),
+            JMP_NEAR => Some(i32::from_le_bytes(code.get(self.length - 4..self.length)?.try_into().ok()?)),
             _ => None,
         }
     }
@@ -364,6 +382,11 @@ pub fn trampoline(site: Site, address: u64, page: &[u8], page_address: u64, head
         let mut from = site_at + 2;
         while from < site_at + 2 + moved {
             let instruction = decode(&page[from..])?;
+            if let Some(distance) = instruction.jump(&page[from..]) {
+                let target = (page_address + (from + instruction.length) as u64).wrapping_add_signed(i64::from(distance));
+                put(&near_jump(address + at as u64, target)?, &mut at)?;
+                return Some(code);
+            }
             if let Some((condition, distance)) = instruction.branch(&page[from..]) {
                 let target = (page_address + (from + instruction.length) as u64).wrapping_add_signed(i64::from(distance));
                 put(&[0x0f, 0x80 | condition], &mut at)?;
@@ -493,7 +516,16 @@ mod tests {
         assert_eq!(trampoline[18..22], [0x85, 0xdb, 0x0f, 0x84]);
         assert_eq!(address as i64 + 26 + word(22), page_address as i64 + 6 + 0x10);
         assert_eq!(address as i64 + 31 + word(27), page_address as i64 + 6);
-        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0xeb, 5]), 0), None);
+        // A jump ends what is moved.
+        let code = page(&[0x0f, 0xa2, 0x89, 0xc2, 0xeb, 5]);
+        let site = examine_cpuid(&code, 0).unwrap();
+        assert_eq!(site, Site::Cpuid { at: 0, moved: 4 });
+        let trampoline = super::trampoline(site, address, &code, page_address, header).unwrap();
+        assert_eq!(trampoline[18..21], [0x89, 0xc2, 0xe9]);
+        let word = i64::from(i32::from_le_bytes(trampoline[21..25].try_into().unwrap()));
+        assert_eq!(address as i64 + 25 + word, page_address as i64 + 6 + 5);
+        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0xeb, 5, 0x90]), 0), Some(Site::Cpuid { at: 0, moved: 2 }));
+        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0xeb, 5, 0x48, 0x89]), 0), None);
         assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0x83, 0xe2, 0x1f]), 0), Some(Site::Cpuid { at: 0, moved: 5 }));
     }
 
