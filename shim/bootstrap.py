@@ -250,7 +250,8 @@ def start(invocation: Invocation) -> None:
             remove(path)
             raise StartError(said.decode(errors="replace") or "the shim process ended while starting")
     address = f"unix://{path}"
-    replace_file("address", address)  # containerd 1.6 and 1.7 find running shims by this file after a restart
+    # containerd 1.6 and 1.7 find running shims by this file after a restart.
+    replace_file("address", answer(address, transport, knows_version_3=False))
     os.write(1, answer(address, transport, knows_version_3=params.knows_version_3).encode())
 
 

@@ -11,6 +11,7 @@ import os
 import sys
 import time
 
+from runtime import fastjson
 from shim import rootfs
 from shim.bootstrap import connects, remove
 from shim.paths import state_root
@@ -71,8 +72,9 @@ def _remove_dead_socket(address_file: str) -> None:
     """A shim that was killed leaves its socket behind; one that serves the rest of its pod is left alone."""
     try:
         with open(address_file) as file:
-            path = file.read().removeprefix("unix://")
-    except OSError:
+            text = file.read()
+        path = (fastjson.loads(text)["address"] if text.startswith("{") else text).removeprefix("unix://")
+    except (OSError, ValueError, KeyError):
         return
     if os.path.exists(path) and not connects(path):
         remove(path)

@@ -124,11 +124,19 @@ def test_a_pod_on_the_hosts_network(cri: Cri) -> None:
     assert cri.containerd.shims(made[0]) == []
 
 
+def test_a_pod_with_users_of_its_own(cri: Cri) -> None:
+    mappings = [{"host_id": 100000, "container_id": 0, "length": 65536}]
+    users = {"userns_options": {"mode": 0, "uids": mappings, "gids": mappings}}
+    made = cri.pod(HANDLER, linux={"security_context": {"namespace_options": users}})
+    pid = inspect(cri, made)["info"]["pid"]
+    assert Path(f"/proc/{pid}/uid_map").read_text().split() == ["0", "100000", "65536"]
+    cri("stopp", made[0])
+    cri("rmp", made[0])
+
+
 def test_a_pod_that_cannot_be(cri: Cri) -> None:
     """CreateSandbox fails: containerd says why, and the shim is gone."""
     before = set(cri.containerd.processes())
-    mappings = [{"host_id": 100000, "container_id": 0, "length": 65536}]
-    users = {"mode": 0, "uids": mappings, "gids": mappings}
-    with pytest.raises(AssertionError, match="user namespace of its own"):
-        cri.pod(HANDLER, linux={"security_context": {"namespace_options": {"userns_options": users}}})
+    with pytest.raises(AssertionError, match="nothing-like-it"):
+        cri.pod(HANDLER, linux={"sysctls": {"net.nothing-like-it": "1"}})
     until(lambda: set(cri.containerd.processes()) == before, "a shim is left")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shim.message import INT, MESSAGE, STRING, STRING_MAP, Field, Message
+from shim.message import INT, MESSAGE, STRING, STRING_MAP, UINT, Field, Message
 
 
 class NamespaceMode:
@@ -40,22 +40,56 @@ class DNSConfig(Message):
         self.options = [] if options is None else options
 
 
+class IDMapping(Message):
+    """runtime.v1.IDMapping"""
+
+    __slots__ = ("container_id", "host_id", "length")
+    NAME = "runtime.v1.IDMapping"
+    FIELDS = (
+        Field(1, "host_id", UINT),
+        Field(2, "container_id", UINT),
+        Field(3, "length", UINT),
+    )
+    host_id: int
+    container_id: int
+    length: int
+
+    def __init__(
+        self,
+        *,
+        host_id: int = 0,
+        container_id: int = 0,
+        length: int = 0,
+    ) -> None:
+        self.host_id = host_id
+        self.container_id = container_id
+        self.length = length
+
+
 class UserNamespace(Message):
     """runtime.v1.UserNamespace"""
 
-    __slots__ = ("mode",)
+    __slots__ = ("gids", "mode", "uids")
     NAME = "runtime.v1.UserNamespace"
     FIELDS = (
         Field(1, "mode", INT),
+        Field(2, "uids", MESSAGE, repeated=True, message=IDMapping),
+        Field(3, "gids", MESSAGE, repeated=True, message=IDMapping),
     )
     mode: int
+    uids: list[IDMapping]
+    gids: list[IDMapping]
 
     def __init__(
         self,
         *,
         mode: int = 0,
+        uids: list[IDMapping] | None = None,
+        gids: list[IDMapping] | None = None,
     ) -> None:
         self.mode = mode
+        self.uids = [] if uids is None else uids
+        self.gids = [] if gids is None else gids
 
 
 class NamespaceOption(Message):

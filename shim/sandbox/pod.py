@@ -59,6 +59,12 @@ def make_files(bundle: str, hostname: str, dns: DNSConfig | None, *, own_shm: bo
     return files
 
 
+def give_files(files: dict[str, str], uid: int, gid: int) -> None:
+    """Make the root of a user namespace their owner."""
+    for source in files.values():
+        os.chown(source, uid, gid)
+
+
 def remove_files(bundle: str) -> None:
     """What containerd cannot remove by itself: the mount."""
     if os.path.isdir(f"{bundle}/{SHM}"):

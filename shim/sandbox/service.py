@@ -16,7 +16,7 @@ from runtime.host.cgroups import manager, paths
 from runtime.host.namespaces import write_sysctl
 from shim import log
 from shim.api import sandbox as api
-from shim.api.cri import LinuxPodSandboxConfig, NamespaceMode, NamespaceOption, PodSandboxConfig
+from shim.api.cri import IDMapping, LinuxPodSandboxConfig, NamespaceMode, NamespaceOption, PodSandboxConfig
 from shim.api.types import Metric, Platform
 from shim.api.well_known import Any
 from shim.clock import now_ns, timestamp
@@ -32,7 +32,7 @@ from shim.errors import (
 )
 from shim.rpc import Method
 from shim.sandbox.holder import hold
-from shim.sandbox.pod import Pod, make_files, remove_files
+from shim.sandbox.pod import Pod, give_files, make_files, remove_files
 from shim.stats import metrics
 from shim.wire import DecodeError
 
@@ -58,8 +58,10 @@ class Sandbox:
     def __init__(self, request: api.CreateSandboxRequest, config: PodSandboxConfig) -> None:
         linux = config.linux or LinuxPodSandboxConfig()
         namespaces = (linux.security_context and linux.security_context.namespace_options) or NamespaceOption()
-        if namespaces.userns_options and namespaces.userns_options.mode == NamespaceMode.POD:
-            raise UnimplementedError("a pod with a user namespace of its own")
+        users = namespaces.userns_options
+        self._own_users = users is not None and users.mode == NamespaceMode.POD
+        if self._own_users and not request.netns_path:
+            raise InvalidArgumentError("a pod with a user namespace of its own needs a network namespace of its own")
         self.id = request.sandbox_id
         self.bundle = request.bundle_path
         self.cgroup_parent = linux.cgroup_parent
@@ -74,10 +76,14 @@ class Sandbox:
         self._keeper = -1
         hostname = config.hostname or os.uname().nodename
         files = make_files(self.bundle, hostname, config.dns_config, own_shm=self._own_ipc)
+        if users and self._own_users:
+            give_files(files, _root_of(users.uids), _root_of(users.gids))
         self.pod = Pod(hostname, linux.sysctls, files)
 
     def start(self, reaper: Reaper) -> None:
-        self.pid, self._keeper = hold(self._network, own_ipc=self._own_ipc, hostname=self.pod.hostname)
+        self.pid, self._keeper = hold(
+            self._network, own_users=self._own_users, own_ipc=self._own_ipc, hostname=self.pod.hostname
+        )
         self.state = READY
         reaper.watch(self.pid, self._ended)
         network = [(name, value) for name, value in self._sysctls.items() if name.startswith("net.")]
@@ -216,6 +222,11 @@ class SandboxService:
         if (found := self._sandbox) and found.id == sandbox_id:
             return found
         raise NotFoundError(f"sandbox {sandbox_id} not found")
+
+
+def _root_of(mappings: list[IDMapping]) -> int:
+    """The host's id of root in a user namespace; -1 when it has none."""
+    return next((mapping.host_id for mapping in mappings if mapping.container_id == 0), -1)
 
 
 def _config(packed: Any | None) -> PodSandboxConfig:

@@ -285,12 +285,13 @@ def test_start_and_delete_import_little(tmp_path: Path, socket_dir: Path) -> Non
     bundle.close()
 
 
-def test_delete_removes_a_dead_shims_socket(tmp_path: Path, socket_dir: Path) -> None:
+@pytest.mark.parametrize("said", ["unix://{}", '{{"version":2,"address":"{}","protocol":"grpc"}}'])
+def test_delete_removes_a_dead_shims_socket(tmp_path: Path, socket_dir: Path, said: str) -> None:
     bundle = Bundle(tmp_path / "state" / "tasks" / "ns" / "c1", {})
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(socket_dir / "dead"))
     dead.close()
-    (bundle.path / "address").write_text(f"unix://{socket_dir}/dead")
+    (bundle.path / "address").write_text(said.format(socket_dir / "dead"))
     assert bundle.call("delete", b"", "-bundle", str(bundle.path)).returncode == 0
     assert list(socket_dir.iterdir()) == []
     bundle.close()

@@ -88,7 +88,7 @@ def test_a_life(bench: Bench) -> None:
     bench.create(PodSandboxConfig(hostname="web-0", linux=LinuxPodSandboxConfig(sysctls={"kernel.shmmax": "9"})))
     assert bench.status().state == "SANDBOX_NOTREADY"
     assert bench.service.start(api.StartSandboxRequest(sandbox_id="p")).pid == PID
-    assert bench.held == {"network": "/run/netns/p", "own_ipc": True, "hostname": "web-0"}
+    assert bench.held == {"network": "/run/netns/p", "own_users": False, "own_ipc": True, "hostname": "web-0"}
     assert bench.sysctls["net.ipv4.ip_unprivileged_port_start"] == "0"
     assert "kernel.shmmax" not in bench.sysctls
     shown = bench.status(verbose=True)
@@ -115,8 +115,9 @@ def test_a_life(bench: Bench) -> None:
 
 
 def test_what_fails(bench: Bench) -> None:
+    own_users = namespaces(userns_options=UserNamespace(mode=NamespaceMode.POD))
     with pytest.raises(RpcError, match="user namespace"):
-        bench.create(PodSandboxConfig(linux=namespaces(userns_options=UserNamespace(mode=NamespaceMode.POD))))
+        bench.create(PodSandboxConfig(linux=own_users), netns="")
     bench.create(PodSandboxConfig())
     with pytest.raises(RpcError) as caught:
         bench.create(PodSandboxConfig())
