@@ -55,7 +55,10 @@ class Bundle:
             return None
         if int(found.st_mtime) != time or found.st_size != size:
             return None
-        return Spec(name, Bundle, origin=source, is_package=package)
+        spec = Spec(name, Bundle, origin=source, is_package=package)
+        if package:  # where those of its modules are found that have changed
+            spec.submodule_search_locations.append(source.rpartition("/")[0])
+        return spec
 
     @staticmethod
     def create_module(spec):
