@@ -36,9 +36,16 @@ def test_two_containers_of_a_pod(cri: Cri, pod: tuple[str, str]) -> None:
 def test_the_pods_network(cri: Cri, pod: tuple[str, str]) -> None:
     address = json.loads(cri("inspectp", pod[0]))["status"]["network"]["ip"]
     assert address.startswith("10.77.0.")
-    shown = cri.container(pod, "/bin/sh", "-c", "ip addr")
+    script = "ip addr; nc -l -p 8080 & sleep 0.2; netstat -ltn; cat /proc/net/dev; route -n; "
+    script += "ping -c 1 $(ip route | cut -d' ' -f3 | head -n 1); kill %1"
+    shown = cri.container(pod, "/bin/sh", "-c", script)
     assert cri.await_exit(shown)["exitCode"] == 0
-    assert address in cri("logs", shown)
+    said = cri("logs", shown)
+    assert address in said
+    assert ":8080" in said
+    assert "eth0:" in said
+    assert "10.77.0.1" in said
+    assert "1 packets received" in said
 
 
 def test_stats_are_those_of_the_container(cri: Cri, pod: tuple[str, str]) -> None:

@@ -28,10 +28,9 @@ READONLY = "[k8s.io] Container Mount Readonly runtime should support readonly mo
 LATER = "mounts made on the host later do not reach a running machine"
 BRIDGE = "network devices cannot be made from inside (brctl addbr)"
 
-#: What runc passes and LiteBox does not, with the reason (docs/compatibility.md).
+#: What runc passes and LiteBox does not, with the reason (docs/cri.md).
 DEVIATIONS = {
     f"{OPTION} PodPID": "the containers of a pod are machines of their own and share no processes",
-    f"{OPTION} HostNetwork is true": "/proc/net lists the machine's own sockets, not those of its network namespace",
     f"{PROPAGATION} 'rshared' should support propagation from host to container and vice versa": LATER,
     f"{PROPAGATION} 'rslave' should support propagation from host to container": LATER,
     f"{READONLY} non-recursive readonly mounts": "a read-only volume is so with everything that is mounted below it",

@@ -226,7 +226,8 @@ fn build(launch: Launch, base: Option<Base>, ready: Arc<Ready>) -> Result<Built,
 /// On the main thread.
 fn start(built: Built, first_is_confined: &Receiver<()>) -> Result<Running, HostError> {
     let Built { plan, memory, machine, vcpu, entries, clock, ram_end, dax_end, doorbell, jailed, trees, streams, control, ready } = built;
-    jailed.confine(&trees)?;
+    let has_proc = jailed.has_proc;
+    let network = jailed.confine(&trees)?;
     let features = machine.features();
     let (notices, inbox) = channel();
     let machine: Arc<dyn Machine> = machine;
@@ -252,7 +253,8 @@ fn start(built: Built, first_is_confined: &Receiver<()>) -> Result<Running, Host
         ram: Ram::new(plan.memory, ram_end, dax_end),
         control: control.clone(),
         notifications: crate::services::notify::Notifications::default(),
-        has_proc: jailed.has_proc,
+        has_proc,
+        network,
     });
     let grow = notices.clone();
     let servers = Arc::new(Servers::new(host.clone(), doorbell, features.tsc_hz, Box::new(move || drop(grow.send(Notice::GrowServers)))));

@@ -41,6 +41,8 @@ pub struct Jailed {
     pub has_proc: bool,
     enabled: bool,
     cell: Option<root::Cell>,
+    /// /proc/net of the container's network namespace, where there is a proc.
+    network: Option<OwnedFd>,
 }
 
 /// Steps 1 to 3.
@@ -52,28 +54,31 @@ pub fn enter(
 ) -> Result<Jailed, HostError> {
     if !plan.enabled {
         namespaces::join_network_only(namespaces)?;
-        return Ok(Jailed { has_proc: root::enter_descriptor_directory(), enabled: false, cell: None });
+        let network = root::network_directory();
+        return Ok(Jailed { has_proc: root::enter_descriptor_directory(), enabled: false, cell: None, network });
     }
     privileges::set_label(plan)?;
-    let cell = if namespaces::enter(namespaces, container)? { Some(root::exchange(&container.mounts, trees)?) } else { None };
+    let own_mounts = namespaces::enter(namespaces, container)?;
+    let network = root::network_directory();
+    let cell = if own_mounts { Some(root::exchange(&container.mounts, trees)?) } else { None };
     let has_proc = cell.as_ref().map_or_else(root::enter_descriptor_directory, root::Cell::has_proc);
     privileges::drop_all(plan, container.process.capabilities.bounding)?;
-    Ok(Jailed { has_proc, enabled: true, cell })
+    Ok(Jailed { has_proc, enabled: true, cell, network })
 }
 
 impl Jailed {
-    /// Step 4, for the calling thread and those that it starts.
-    pub fn confine(&self, trees: &[Tree]) -> Result<(), HostError> {
+    /// Step 4, for the calling thread and those that it starts. What is left: /proc/net of the container's network namespace.
+    pub fn confine(self, trees: &[Tree]) -> Result<Option<OwnedFd>, HostError> {
         if !self.enabled {
-            return Ok(());
+            return Ok(self.network);
         }
         if let Some(cell) = &self.cell {
             cell.enter()?;
         }
         privileges::drop_chroot()?;
-        let trees: Vec<_> = trees.iter().map(|tree| tree.fd.as_fd()).collect();
+        let trees: Vec<_> = trees.iter().map(|tree| tree.fd.as_fd()).chain(self.network.as_ref().map(AsFd::as_fd)).collect();
         landlock::restrict(&trees);
-        Ok(())
+        Ok(self.network)
     }
 
     /// The thread that keeps the container's root: it can wait and end the process.

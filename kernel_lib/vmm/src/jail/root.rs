@@ -64,6 +64,11 @@ pub fn enter_descriptor_directory() -> bool {
     open_directory(CWD, "/proc/self/fd").is_ok_and(|fd| rustix::process::fchdir(fd).is_ok())
 }
 
+/// Seen by its descriptor, it is that of the process's network namespace whatever the root becomes.
+pub fn network_directory() -> Option<OwnedFd> {
+    open_directory(CWD, "/proc/self/net").ok()
+}
+
 /// In a mount namespace of our own: exchanges the root for the container's. Of the host's mounts nothing is left but what descriptors refer
 /// to; `trees` refer to copies from now on.
 pub fn exchange(mounts: &[MountSpec], trees: &mut [Tree]) -> Result<Cell, HostError> {

@@ -18,6 +18,7 @@ mod terminals;
 pub mod tests;
 pub mod window;
 
+use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -52,6 +53,8 @@ pub struct Host {
     pub notifications: notify::Notifications,
     /// Whether /proc/self/fd is the process's working directory (see `names`).
     pub has_proc: bool,
+    /// /proc/net of the container's network namespace.
+    pub network: Option<OwnedFd>,
 }
 
 /// A request, copied out of its slot.

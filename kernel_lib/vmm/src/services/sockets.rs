@@ -3,6 +3,8 @@
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use abi::request::{NETWORK_TABLES, SOCKET_TABLE};
+use rustix::fs::{Mode, OFlags};
 use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
 
 use super::{fault, Answer, Errno, Host, Reply, Request};
@@ -11,6 +13,7 @@ use crate::memory::Reach;
 use crate::memory_sys::{self, Address, ControlData};
 
 const NETLINK_ROUTE: u32 = 0;
+const MAX_TABLE: u64 = 4 << 20;
 /// What a guest may say; the rest is either the library OS's business or would hand kernel objects around (zero copy, descriptors).
 const SEND_FLAGS: i32 = libc::MSG_OOB | libc::MSG_DONTROUTE | libc::MSG_EOR | libc::MSG_MORE | libc::MSG_CONFIRM;
 const RECEIVE_FLAGS: i32 = libc::MSG_OOB | libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_ERRQUEUE;
@@ -39,7 +42,28 @@ impl Host {
         }
     }
 
+    /// The text of a table of the network namespace.
+    fn network_table(&self, request: &Request) -> Answer {
+        let [table, buffer, room, ..] = request.args;
+        let name = *NETWORK_TABLES.get(table as usize).ok_or(Errno::INVAL)?;
+        let directory = self.network.as_ref().ok_or(Errno::NOENT)?;
+        let file = rustix::fs::openat(directory, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        let mut text = vec![0; room.min(MAX_TABLE) as usize];
+        let mut done = 0;
+        while let Some(rest) = text.get_mut(done..).filter(|rest| !rest.is_empty()) {
+            match rustix::io::read(&file, rest)? {
+                0 => break,
+                more => done += more,
+            }
+        }
+        self.memory.write_bytes(buffer, text.get(..done).unwrap_or_default()).map_err(fault)?;
+        Ok(Reply::of(done as u64))
+    }
+
     pub(super) fn socket(&self, request: &Request) -> Answer {
+        if request.flags() == SOCKET_TABLE {
+            return self.network_table(request);
+        }
         let (domain, kind, protocol) = (request.small(0)?, request.small(1)?, request.small(2)?);
         let family = match domain as i32 {
             libc::AF_INET => AddressFamily::INET,

@@ -48,7 +48,8 @@ fn jailed_server(host: Arc<Host>) -> Sender<(Request, Sender<Answer>)> {
     std::thread::spawn(move || {
         let tree = host.handles.get(TREE).unwrap();
         rustix::thread::set_no_new_privs(true).unwrap();
-        crate::jail::landlock::restrict(&[std::os::fd::AsFd::as_fd(&*tree)]);
+        let network = host.network.as_ref().unwrap();
+        crate::jail::landlock::restrict(&[std::os::fd::AsFd::as_fd(&*tree), std::os::fd::AsFd::as_fd(network)]);
         crate::jail::seccomp::Filter::new(crate::jail::seccomp::Thread::Server).unwrap().install().unwrap();
         while let Ok((request, answer)) = inbox.recv() {
             let _ = answer.send(host.serve(&request, &Worker::outside()));
@@ -103,6 +104,7 @@ impl Guest {
             window: window::Window::default(),
             notifications: notify::Notifications::default(),
             has_proc: true,
+            network: Some(open(std::path::Path::new("/proc/self/net"))),
         });
         let server = jailed_server(host.clone());
         Self { host, server, directory, machine, _notices: inbox }

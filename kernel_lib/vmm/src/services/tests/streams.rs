@@ -1,7 +1,7 @@
 //! Streams and sockets never block, and readiness is told.
 
 use abi::event::EventKind;
-use abi::request::{socket, Op, STREAM};
+use abi::request::{socket, Op, NETWORK_TABLES, SOCKET_TABLE, STREAM};
 use rustix::fs::OFlags;
 
 use super::*;
@@ -78,6 +78,17 @@ fn tcp_over_loopback() {
     assert_eq!(option(client, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER), Err(Errno::NOPROTOOPT));
     assert_eq!(guest.ask(Op::Socket, 0, 0, &[libc::AF_UNIX as u64, 1, 0]), Err(Errno::AFNOSUPPORT));
     assert_eq!(guest.ask(Op::Socket, 0, 0, &[libc::AF_PACKET as u64, 3, 0]), Err(Errno::AFNOSUPPORT));
+}
+
+#[test]
+fn tables_of_the_network_namespace() {
+    let guest = Guest::new("tables");
+    let number = |name: &str| NETWORK_TABLES.iter().position(|&known| known == name).unwrap() as u64;
+    let ask = |table: u64, room: u64| guest.ask(Op::Socket, SOCKET_TABLE, 0, &[table, BUFFER, room]);
+    let bytes = ask(number("dev"), 1 << 16).unwrap().result;
+    assert!(String::from_utf8(guest.bytes(BUFFER, bytes)).unwrap().contains("lo:"));
+    assert_eq!(ask(number("tcp"), 20).unwrap().result, 20);
+    assert_eq!(ask(NETWORK_TABLES.len() as u64, 4096), Err(Errno::INVAL));
 }
 
 #[test]
