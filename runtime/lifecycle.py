@@ -242,12 +242,20 @@ class Container:
     def start(self) -> None:
         """Run the program. WrongState unless created. ExecFailed (126, 127): the container is stopped then."""
         hooks: Json = self._state["hooks"]
+        first = hooks.get("startContainer") or []
         with self._locked():
-            self._expect("created", doing="start")
+            # The VMM knows when it cannot be started: it is asked beforehand only where something comes before.
+            if first or self._state["phase"] == "creating" or not self._alive():
+                self._expect("created", doing="start")
             with self._connect(None) as control:
-                for index, hook in enumerate(hooks.get("startContainer") or []):
+                for index, hook in enumerate(first):
                     self._run_in_guest(hook, f"hooks.startContainer[{index}] ({hook['path']})")
-                control.request("start")
+                try:
+                    control.request("start")
+                except VmmError as error:
+                    if error.errno == errno_module.EALREADY:
+                        self._expect("created", doing="start")
+                    raise
             if hooks.get("poststart"):
                 self._poststart(hooks["poststart"])
 

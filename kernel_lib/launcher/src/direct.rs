@@ -8,6 +8,7 @@ use crate::options::{Command, Options};
 const SIGKILL: i32 = 9;
 const ENOENT: u64 = 2;
 const ENOTDIR: u64 = 20;
+const EALREADY: u64 = 114;
 
 /// The exit status; None: left to Python, with nothing done.
 pub fn serve(options: &Options<'_>) -> Option<i32> {
@@ -26,12 +27,12 @@ fn start(options: &Options<'_>, container: &Container) -> Option<i32> {
     }
     container.lock()?;
     let connection = container.connect()?;
-    if connection.ask(json!({"op": "state"}))?["status"] != "created" {
-        return None;
-    }
     let answer = connection.ask(json!({"op": "start"})).unwrap_or_else(|| json!({"error": "the VMM went away"}));
     if answer["ok"] == true {
         return Some(0);
+    }
+    if answer["errno"] == EALREADY {
+        return None;
     }
     Some(refused(options, &answer))
 }

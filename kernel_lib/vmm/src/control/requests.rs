@@ -98,10 +98,11 @@ impl Control {
 
     fn request_start(&self, caller: Caller) {
         {
+            let paused = self.is_paused();
             let mut state = self.state();
-            if state.phase != Phase::Created {
+            if state.phase != Phase::Created || paused {
                 drop(state);
-                caller.refuse("the container has been started already", libc::EINVAL);
+                caller.refuse("the container has been started already, or is paused", libc::EALREADY);
                 return;
             }
             state.phase = Phase::Starting;
@@ -176,9 +177,13 @@ impl Control {
         caller.answer(json!({}));
     }
 
+    fn is_paused(&self) -> bool {
+        self.parts.get().is_some_and(|parts| parts.gate.is_paused())
+    }
+
     fn status(&self) -> Value {
         let phase = self.state().phase;
-        let paused = self.parts.get().is_some_and(|parts| parts.gate.is_paused());
+        let paused = self.is_paused();
         match phase {
             Phase::Stopped { status } => json!({ "status": "stopped", "exit_status": status }),
             _ if paused => json!({ "status": "paused" }),
