@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+import bundles
 
 Bundle = Callable[..., Path]
 
@@ -58,3 +62,16 @@ def test_imports(litebox: Any, bundle: Bundle, command: str) -> None:
     assert "runtime.cli.main" in found
     assert not found & SLOW.keys()
     assert len(found) <= BUDGET[command], sorted(found)
+
+
+def test_a_changed_module_is_imported_from_its_source(litebox: Any, tmp_path: Path) -> None:
+    """The bundle of `make launchers` holds the code as it was then."""
+    source = tmp_path / "source"
+    for package in ("runtime", "oci_spec"):
+        shutil.copytree(bundles.REPOSITORY / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+    generate = [sys.executable, bundles.REPOSITORY / "deploy/launchers.py", "--python", litebox.python]
+    subprocess.run([*generate, "--path", source, tmp_path], check=True)
+    with (source / "runtime/cli/texts.py").open("a") as module:
+        module.write("\n\ndef version() -> str:\n    return 'changed'\n")
+    command = [litebox.python, "-IS", tmp_path / "lib/litebox/litebox.pyc", "--version"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "changed\n"
