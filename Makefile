@@ -85,7 +85,12 @@ engines: $(VENV)/ready ## builds current containerd, crictl, nerdctl, dockerd an
 
 .PHONY: integration
 integration: build ## the engines driven for real: containerd, Kubernetes, docker, nerdctl, podman (those that are installed)
-	$(PYTHON) -m pytest -q integration $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q integration --ignore=integration/compatibility $(PYTEST_ARGS)
+
+.PHONY: compatibility
+compatibility: build ## large test suites of others, in a micro-VM and in a container of runc (half an hour)
+	@deploy/requirements --test
+	$(PYTHON) -m pytest -q integration/compatibility -o session_timeout=7200 $(PYTEST_ARGS)
 
 .PHONY: lint
 lint: $(VENV)/ready ## ruff, mypy --strict, rustfmt, clippy with warnings as errors

@@ -21,7 +21,7 @@ pub const CALLS: &[Entry] = &[
     full(16, "ioctl", ioctl),
     full(32, "dup", dup),
     full(33, "dup2", dup2),
-    partial(72, "fcntl", fcntl, "leases and directory notification (EINVAL)"),
+    partial(72, "fcntl", fcntl, "leases and directory notification (EINVAL); O_ASYNC sends no signal"),
     full(73, "flock", flock),
     full(292, "dup3", dup3),
     full(436, "close_range", close_range),
