@@ -545,7 +545,7 @@ pub fn forget_copies(identity: (u64, u64)) {
 impl AddressSpace {
     /// A private mapping of an object is used by this space (`again`: and by a copy of it).
     pub(super) fn uses(&self, pages: &dyn Pages, again: bool) {
-        if copies::used(pages, core::ptr::from_ref(self) as u64, again) {
+        if copies::used(pages, self.number, again) {
             forget_windows(pages);
         }
     }

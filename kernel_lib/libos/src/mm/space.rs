@@ -66,10 +66,14 @@ pub struct AddressSpace {
     pub(super) sites: SpinLock<super::patch::Sites>,
     pub(super) dumpable: AtomicU64,
     pub(super) forks: AtomicU64,
+    /// Never used again, unlike the address of what ended.
+    pub(super) number: u64,
 }
 
 /// Every address space there is, for what happens to an object's pages.
 static SPACES: SpinLock<Vec<Weak<AddressSpace>>> = SpinLock::new(Vec::new());
+
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
 
 /// VMAs and stale translations that an edit left behind.
 #[derive(Default)]
@@ -101,6 +105,7 @@ impl AddressSpace {
             sites: SpinLock::default(),
             dumpable: AtomicU64::new(1),
             forks: AtomicU64::new(0),
+            number: NUMBERS.fetch_add(1, Ordering::Relaxed),
         });
         let mut spaces = SPACES.lock();
         spaces.retain(|known| known.strong_count() > 0);
