@@ -1,6 +1,8 @@
 """Builds the engines that the tests drive, where a distribution has none that is current: `make engines`.
 
-    python -m integration.engines [containerd] [crictl] [nerdctl] [docker] [kubernetes]        all when none is named
+    python -m integration.engines [containerd] [containerd-1.7] [crictl] [nerdctl] [docker] [kubernetes]
+
+All when none is named.
 
 They come through the Go module proxy, statically linked, into ENGINES (~/.cache/litebox/engines), where the tests find
 them; what is there already is not built again. Each is built in a throw-away module that requires it: `go install`
@@ -52,6 +54,11 @@ TABLE: dict[str, tuple[Program, ...]] = {
         Program("ctr", f"{CONTAINERD}/cmd/ctr", "v2.4.2"),
         Program("containerd-shim-runc-v2", f"{CONTAINERD}/cmd/containerd-shim-runc-v2", "v2.4.2"),
     ),
+    # The one that can call a shim over gRPC.
+    "containerd-1.7": (
+        Program("1.7/containerd", "github.com/containerd/containerd/cmd/containerd", "v1.7.28"),
+        Program("1.7/ctr", "github.com/containerd/containerd/cmd/ctr", "v1.7.28"),
+    ),
     "crictl": (
         Program("crictl", f"{CRI_TOOLS}/cmd/crictl", "v1.34.0"),
         Program("critest", f"{CRI_TOOLS}/cmd/critest", "v1.34.0", is_test=True),
@@ -100,7 +107,8 @@ def build(program: Program) -> None:
         if program.source:
             (module / "main.go").write_text(program.source)
         verb = ["test", "-c"] if program.is_test else ["build"]
-        passing = target.with_name(f".{program.name}")
+        passing = target.with_name(f".{target.name}")
+        target.parent.mkdir(exist_ok=True)
         go(*verb, "-o", str(passing), "." if program.source else program.package, module=module)
         passing.replace(target)
 

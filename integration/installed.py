@@ -23,7 +23,11 @@ def programs() -> Path | None:
 def engine_folders() -> list[Path]:
     """Folders that may hold engines: LITEBOX_ENGINES (separated by colons), what `make engines` built, then PATH."""
     chosen = [Path(folder) for folder in os.environ.get("LITEBOX_ENGINES", "").split(":") if folder]
-    return chosen + [ENGINES] + [Path(folder) for folder in os.environ.get("PATH", "").split(":") if folder]
+    return (
+        chosen
+        + [ENGINES, ENGINES / "1.7"]
+        + [Path(folder) for folder in os.environ.get("PATH", "").split(":") if folder]
+    )
 
 
 def engines(name: str) -> dict[str, Path]:

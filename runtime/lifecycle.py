@@ -435,6 +435,17 @@ class Container:
             state = entry.read() or self._state
         return collect(manager.Cgroups(state["cgroups"]), state["resources"], self._state["pid"], counters, processes)
 
+    def tasks(self) -> int:
+        """The threads in the guest, by its own count; also of a paused one."""
+        with self._connect() as control:
+            return int(control.request("stats")["tasks"])
+
+    @property
+    def resources(self) -> Json:
+        """`linux.resources` as last asked for."""
+        resources: Json = self._state["resources"]
+        return resources
+
     def resize(self, rows: int, columns: int) -> None:
         """Tell PID 1's terminal its size."""
         with self._connect() as control:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from shim.sandbox.pod import Pod
+from shim.stats import Inside
 from shim.stdio import Stdio
 
 OnExit = Callable[[int], None]
@@ -51,6 +52,9 @@ class Instance(Protocol):
 
     def cgroup(self) -> list[tuple[str, str]]:
         """(controllers, directory) of each cgroup of the container: one ("", dir) on v2, one per hierarchy on v1."""
+
+    def inside(self) -> Inside:
+        """What statistics say of the container that its cgroup does not know."""
 
     def on_oom(self, callback: Callable[[], None]) -> None:
         """Have `callback` called when the container runs out of memory."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from shim.loop import Loop
     from shim.reaper import Reaper
     from shim.sandbox.pod import Pod
+    from shim.stats import Inside
     from shim.stdio import Stdio
 
 KILL = 9
@@ -191,6 +192,14 @@ class LiteboxInstance:
 
     def cgroup(self) -> list[tuple[str, str]]:
         return cgroup_of(self.pid)
+
+    def inside(self) -> Inside:
+        from shim.stats import Inside
+
+        with translated():
+            tasks, resources = self._container.tasks(), self._container.resources
+        memory, pids = (resources.get(name) or {} for name in ("memory", "pids"))
+        return Inside(tasks, max(memory.get("limit") or 0, 0), max(pids.get("limit") or 0, 0))
 
     def on_oom(self, callback: Callable[[], None]) -> None:
         threading.Thread(target=self._follow, args=(callback,), daemon=True).start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -157,6 +158,15 @@ def test_metrics_are_real(containerd: Containerd, asleep: str) -> None:
     assert memory > 100_000
     cpu = int(rows.get("cpuacct.usage") or rows["cpu.usage_usec"])
     assert cpu > 0
+
+
+def test_metrics_are_those_of_the_guest(containerd: Containerd) -> None:
+    """Not of the VMM, whose threads and memory are on top."""
+    containerd.run("m1", "/bin/sleep", "100", flags=("-d", "--null-io", "--memory-limit", "50000000"), check=True)
+    shown = json.loads(containerd.ctr("task", "metrics", "--format", "json", "m1").stdout)
+    assert (shown["pids"]["current"], shown["pids"].get("limit", 0)) == (1, 0)
+    usage = shown["memory"].get("usage_limit") or shown["memory"]["usage"]["limit"]
+    assert int(usage) == 50_000_000
 
 
 def test_ps(containerd: Containerd, asleep: str) -> None:

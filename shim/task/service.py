@@ -239,7 +239,7 @@ class TaskService:
         container = self._find(request.id)
         if container.init.state == states.STOPPED:
             raise NotFoundError(f"container {request.id} is stopped")
-        answer = metrics(container.made.cgroup())
+        answer = metrics(container.made.cgroup(), container.made.inside())
         return api.StatsResponse(stats=Any(type_url=answer.NAME, value=answer.encode()))
 
     def connect(self, request: api.ConnectRequest) -> api.ConnectResponse:

@@ -95,8 +95,9 @@ class Engine:
 
     def first_line(self) -> float:
         began = time.perf_counter()
+        command, quiet = self._run("--rm", "/bin/echo", "up"), subprocess.DEVNULL
         environment = self._daemon.environment
-        with subprocess.Popen(self._run("--rm", "/bin/echo", "up"), stdout=subprocess.PIPE, env=environment) as process:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, env=environment) as process:
             assert process.stdout
             select.select([process.stdout], [], [], TIMEOUT)
             took = (time.perf_counter() - began) * 1000

@@ -14,7 +14,7 @@ from shim.litebox import cgroup_of
 from shim.paths import state_root
 from shim.rootfs import MS_BIND, MS_RDONLY, MS_REC, compact, is_mount, split_options
 from shim.spec import read_config
-from shim.stats import metrics
+from shim.stats import Inside, metrics
 
 
 def write(directory: Path, files: dict[str, str]) -> str:
@@ -153,6 +153,23 @@ def test_a_config_that_cannot_be_read(tmp_path: Path, text: str | None) -> None:
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(InvalidArgumentError, match=r"config\.json"):
         read_config(str(tmp_path))
+
+
+@pytest.mark.parametrize("controllers", ["", "memory"])
+def test_the_guest_knows_its_tasks_and_limits(tmp_path: Path, controllers: str) -> None:
+    for name in ("memory.max", "memory.limit_in_bytes", "pids.max"):
+        (tmp_path / name).write_text("200000000\n")
+    got = metrics([(controllers, str(tmp_path))], Inside(3, 1 << 20, 50))
+    assert isinstance(got, Metrics1 | Metrics2)
+    assert got.pids
+    assert (got.pids.current, got.pids.limit) == (3, 50)
+    if isinstance(got, Metrics2):
+        assert got.memory
+        assert got.memory.usage_limit == 1 << 20
+    else:
+        assert got.memory
+        assert got.memory.usage
+        assert got.memory.usage.limit == 1 << 20
 
 
 def test_is_mount(tmp_path: Path) -> None:
