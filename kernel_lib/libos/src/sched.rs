@@ -388,6 +388,7 @@ pub fn idle_loop() -> ! {
             queue.is_idle.store(true, Ordering::SeqCst);
             continue;
         }
+        crate::fs::host::flush_deferred();
         host_interrupts_wanted();
         if hal::host::has_events() || others_want_to_run() {
             continue;

@@ -1,12 +1,13 @@
 //! read, write, sync, allocate, copy, random.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
 use abi::request::STREAM;
 use rustix::event::{poll, PollFd, PollFlags};
 use rustix::fs::OFlags;
 
+use super::attributes::stat_at;
 use super::{fault, Answer, Errno, Host, Reply, Request};
 use crate::handles::{Handle, Kind};
 use crate::memory::{IoVectors, Reach};
@@ -30,22 +31,13 @@ impl Host {
         if offset == STREAM {
             return read_stream(&handle, &vectors, worker).map(Reply::of);
         }
-        let offset = i64::try_from(offset).map_err(|_| Errno::INVAL)?;
-        if vectors.bytes() <= TRIED_FROM_CACHE {
-            match memory_sys::read(handle.as_fd(), &vectors, offset, RWF_NOWAIT) {
-                Ok(bytes) if bytes == vectors.bytes() => return Ok(Reply::of(bytes)),
-                Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP) => {}
-                Err(errno) => return Err(errno),
-            }
-        }
-        worker.may_block();
-        memory_sys::read(handle.as_fd(), &vectors, offset, 0).map(Reply::of)
+        read_file(handle.as_fd(), &vectors, offset, worker).map(Reply::of)
     }
 
     pub(super) fn write(&self, request: &Request, worker: &Worker<'_>) -> Answer {
         let handle = self.handles.get(request.handle)?;
         let vectors = self.memory.vectors(request.segments, request.segment_count, Reach::RamOrWindow).map_err(fault)?;
-        let [offset, append, ..] = request.args;
+        let [offset, append, stat_to, ..] = request.args;
         if vectors.bytes() >= LARGE_WRITE {
             worker.may_block();
         }
@@ -56,7 +48,11 @@ impl Host {
             return write_stream(&handle, vectors, worker).map(Reply::of);
         }
         let offset = i64::try_from(offset).map_err(|_| Errno::INVAL)?;
-        memory_sys::write(handle.as_fd(), &vectors, offset, 0).map(Reply::of)
+        let written = memory_sys::write(handle.as_fd(), &vectors, offset, 0)?;
+        if stat_to != 0 {
+            self.memory.write(stat_to, &stat_at(handle.as_fd(), c"")?).map_err(fault)?;
+        }
+        Ok(Reply::of(written))
     }
 
     pub(super) fn sync(&self, request: &Request, worker: &Worker<'_>) -> Answer {
@@ -110,6 +106,20 @@ impl Host {
         self.memory.write_bytes(request.args[0], part).map_err(fault)?;
         Ok(Reply::of(length as u64))
     }
+}
+
+/// preadv(2): what the page cache has at once, else by waiting for the disk.
+pub(super) fn read_file(fd: BorrowedFd<'_>, vectors: &IoVectors<'_>, offset: u64, worker: &Worker<'_>) -> Result<u64, Errno> {
+    let offset = i64::try_from(offset).map_err(|_| Errno::INVAL)?;
+    if vectors.bytes() <= TRIED_FROM_CACHE {
+        match memory_sys::read(fd, vectors, offset, RWF_NOWAIT) {
+            Ok(bytes) if bytes == vectors.bytes() => return Ok(bytes),
+            Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    worker.may_block();
+    memory_sys::read(fd, vectors, offset, 0)
 }
 
 /// Where the next data (flags 1) or hole (2) from an offset on begins.

@@ -9,9 +9,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
 use super::attributes::stat_at;
+use super::data::read_file;
 use super::names::{descriptor_name, place_of, Place};
 use super::{fault, Answer, Errno, Host, Reply, Request};
 use crate::handles::{Handle, Kind};
+use crate::memory::Reach;
 use crate::server::Worker;
 
 const S_IFMT: u32 = 0o170_000;
@@ -38,10 +40,12 @@ struct Opened {
 }
 
 impl Host {
-    pub(super) fn open(&self, request: &Request, _worker: &Worker<'_>) -> Answer {
-        let [path, bytes, _, _, owner, stat_to] = request.args;
+    pub(super) fn open(&self, request: &Request, worker: &Worker<'_>) -> Answer {
+        let [path, bytes, _, mode_or_offset, owner, stat_to] = request.args;
         let flags = OFlags::from_bits_retain(request.small(2)?);
-        let mode = Mode::from_raw_mode(request.small(3)? & 0o7777);
+        let creates = flags.intersects(OFlags::CREATE | OFlags::TMPFILE);
+        let mode = Mode::from_raw_mode(if creates { request.small(3)? & 0o7777 } else { 0 });
+        let vectors = self.memory.vectors(request.segments, request.segment_count, Reach::Ram).map_err(fault)?;
         let parent = self.handles.get(request.handle)?;
         let place = place_of(parent.clone(), &self.name(path, bytes)?)?;
         let opened = if flags.contains(OFlags::PATH) {
@@ -61,13 +65,16 @@ impl Host {
             let stat = stat_at(opened.fd.as_fd(), c"")?;
             self.memory.write(stat_to, &stat).map_err(fault)?;
         }
+        let reads = vectors.bytes() > 0 && opened.kind == Kind::File && !creates;
+        // What cannot be read now (a file that is only written, a bad offset) is for a request of its own to tell.
+        let read = if reads { read_file(opened.fd.as_fd(), &vectors, mode_or_offset, worker).unwrap_or(0) } else { 0 };
         let mut handle = Handle::new(opened.fd, opened.kind);
         if flags.contains(OFlags::TRUNC) && handle.kind == Kind::File {
             self.resized(&handle);
         }
         handle.shared = parent.shared;
         handle.writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR) && opened.kind == Kind::File;
-        Ok(Reply::with(u64::from(self.handles.insert(handle)), &[u64::from(opened.created)]))
+        Ok(Reply::with(u64::from(self.handles.insert(handle)), &[u64::from(opened.created), read]))
     }
 
     fn open_unnamed(&self, place: &Place, flags: OFlags, mode: Mode) -> Result<Opened, Errno> {
@@ -130,10 +137,17 @@ impl Host {
         }
     }
 
+    /// All of them, even when one is unknown.
     pub(super) fn close(&self, request: &Request) -> Answer {
-        let handle = self.handles.remove(request.handle)?;
-        self.watcher.forget(request.handle, &handle);
-        Ok(Reply::of(0))
+        let mut answer = Ok(Reply::of(0));
+        let more = request.args.iter().filter(|number| **number != 0).map(|number| u32::try_from(*number).unwrap_or(u32::MAX));
+        for number in std::iter::once(request.handle).chain(more) {
+            match self.handles.remove(number) {
+                Ok(handle) => self.watcher.forget(number, &handle),
+                Err(errno) => answer = Err(errno),
+            }
+        }
+        answer
     }
 }
 

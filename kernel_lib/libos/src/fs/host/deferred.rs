@@ -1,4 +1,5 @@
-//! Host requests nobody waits for: closing handles, giving windows back. Reaped when the next one is made.
+//! Host requests nobody waits for: closing handles, giving windows back. Reaped when the next one is made. Handles are closed several at
+//! a time, at the latest when a vCPU has nothing to do: each request may have to wake a server.
 
 use super::window;
 use abi::request::Op;
@@ -23,7 +24,12 @@ struct Pending {
     waiting: Vec<(Request, Then)>,
 }
 
+/// Handles that one CLOSE takes.
+const CLOSED_AT_ONCE: usize = 7;
+
 static PENDING: SpinLock<Pending> = SpinLock::new(Pending { tickets: Vec::new(), waiting: Vec::new() });
+/// Handles to be closed.
+static CLOSING: SpinLock<Vec<u32>> = SpinLock::new(Vec::new());
 
 fn post(request: Request, then: Then) {
     let mut pending = PENDING.lock();
@@ -67,7 +73,26 @@ pub fn reap() {
 }
 
 pub fn close(handle: u32) {
-    post(Request::new(Op::Close, handle, [0; 6]), Then::Nothing);
+    let full = {
+        let mut closing = CLOSING.lock();
+        closing.push(handle);
+        closing.len() >= CLOSED_AT_ONCE
+    };
+    if full {
+        flush();
+    }
+}
+
+/// Closes what waits to be closed.
+pub fn flush() {
+    let closing = core::mem::take(&mut *CLOSING.lock());
+    for handles in closing.chunks(CLOSED_AT_ONCE) {
+        let mut more = [0; 6];
+        for (to, from) in more.iter_mut().zip(&handles[1..]) {
+            *to = u64::from(*from);
+        }
+        post(Request::new(Op::Close, handles[0], more), Then::Nothing);
+    }
 }
 
 pub fn unmap(gpa: u64, bytes: u64, order: usize) {

@@ -48,6 +48,8 @@ pub struct HostInode {
     pub(super) ahead: SpinLock<Ahead>,
     /// There may be copies of its pages (`mm::copies`).
     pub(super) copied: AtomicBool,
+    /// A program has had it written to the disk: it will again.
+    pub(super) synced: AtomicBool,
     /// A window is writable: programs may change the file without a system call.
     pub(super) writable_windows: AtomicBool,
 }
@@ -60,6 +62,8 @@ struct Known {
     stale: bool,
     /// Bytes were changed through a window at this time: the host does not know.
     owed_mtime: Option<Time>,
+    /// How often any of this was told or changed: what the host said before counts for nothing afterwards.
+    changes: u64,
 }
 
 impl HostInode {
@@ -77,7 +81,7 @@ impl HostInode {
             key: (stat.dev, stat.ino),
             is_root,
             links: SpinLock::new(links),
-            attributes: SpinLock::new(Known { stat: *stat, stale: false, owed_mtime: None }),
+            attributes: SpinLock::new(Known { stat: *stat, stale: false, owed_mtime: None, changes: 0 }),
             owner: [AtomicU64::new(u64::from(stat.mode) | u64::from(stat.uid) << 32), AtomicU64::new(u64::from(stat.gid))],
             state: InodeState::default(),
             target: SpinLock::new(target.map(Into::into)),
@@ -91,6 +95,7 @@ impl HostInode {
             listing: SpinLock::new(None),
             ahead: SpinLock::default(),
             copied: AtomicBool::new(false),
+            synced: AtomicBool::new(false),
             writable_windows: AtomicBool::new(false),
         })
     }
@@ -177,7 +182,21 @@ impl HostInode {
 
     /// Attributes as the host has just told them.
     pub(super) fn learn(&self, stat: &Stat) {
+        self.learn_since(None, stat);
+    }
+
+    /// How often the attributes have changed: for [`Self::learn_since`].
+    pub(super) fn changes(&self) -> u64 {
+        self.attributes.lock().changes
+    }
+
+    /// As [`Self::learn`], unless something has changed since `seen`. Whether it has not.
+    pub(super) fn learn_since(&self, seen: Option<u64>, stat: &Stat) -> bool {
         let mut known = self.attributes.lock();
+        if seen.is_some_and(|seen| seen != known.changes) {
+            return false;
+        }
+        known.changes += 1;
         if known.stat.mtime != stat.mtime {
             self.listing.lock().take();
         }
@@ -186,6 +205,7 @@ impl HostInode {
         self.owner[0].store(u64::from(stat.mode) | u64::from(stat.uid) << 32, Ordering::Relaxed);
         self.owner[1].store(u64::from(stat.gid), Ordering::Relaxed);
         self.size.store(stat.size, Ordering::Release);
+        true
     }
 
     /// Attributes without asking: as of the last look.
@@ -208,17 +228,22 @@ impl HostInode {
 
     /// Changes what is known of it by our own doing.
     pub(super) fn amend(&self, change: impl FnOnce(&mut Stat)) {
-        change(&mut self.attributes.lock().stat);
+        let mut known = self.attributes.lock();
+        known.changes += 1;
+        change(&mut known.stat);
     }
 
     /// The host changed times, blocks or links by our doing: the next stat asks.
     pub(super) fn mark_stale(&self) {
-        self.attributes.lock().stale = true;
+        let mut known = self.attributes.lock();
+        known.changes += 1;
+        known.stale = true;
     }
 
     pub(super) fn owe_mtime(&self, time: Time) {
         let mut known = self.attributes.lock();
         known.owed_mtime = Some(time);
+        known.changes += 1;
         known.stale = true;
     }
 
@@ -253,9 +278,10 @@ impl HostInode {
             return Ok(stat);
         }
         let _ = self.settle_mtime();
+        let seen = self.changes();
         match self.with_name(request::stat) {
             Ok(stat) => {
-                self.learn(&stat);
+                self.learn_since(Some(seen), &stat);
                 Ok(stat)
             }
             // Nameless and not open on the host: what was known last is all there is.

@@ -17,6 +17,7 @@ mod tree;
 mod window;
 mod xattr;
 
+pub use deferred::flush as flush_deferred;
 pub use handle::Handle;
 pub use inode::HostInode;
 pub use notify::{announced as notify_announced, collect as collect_notices, unwatch, watch};

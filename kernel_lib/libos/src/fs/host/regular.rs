@@ -46,7 +46,7 @@ impl HostInode {
                     let bytes = left.min(window.valid().saturating_sub(inside) as usize);
                     buffer.put_physical(window.address(inside), bytes)
                 }
-                None => request::read_at(self.handle(false)?.number(), buffer, at, left),
+                None => self.read_from_host(buffer, at, left),
             };
             match moved {
                 Ok(0) => break,
@@ -56,6 +56,19 @@ impl HostInode {
             }
         }
         Ok(done)
+    }
+
+    /// READ, which opens the file at the same time when it is not open on the host.
+    fn read_from_host(&self, buffer: &mut IoBuffer<'_>, offset: u64, most: usize) -> SysResult {
+        if let Some(handle) = self.known_handle() {
+            return request::read_at(handle.number(), buffer, offset, most);
+        }
+        let (root, path) = self.name()?;
+        match request::open_and_read(root, &path, buffer, offset, |number| drop(self.keep_handle(false, number)))? {
+            // The end, or the host had a reason not to read: it tells it to a READ.
+            0 => request::read_at(self.handle(false)?.number(), buffer, offset, most),
+            moved => Ok(moved),
+        }
     }
 
     /// The window to copy from; None: this read is better left to the host.
@@ -69,7 +82,8 @@ impl HostInode {
         self.make_window(at, false).ok()
     }
 
-    /// An overwrite of allocated blocks through a writable window. None: not possible that way.
+    /// An overwrite of allocated blocks through a writable window. None: not possible that way, or not worth it: the first write to a page
+    /// after each sync is a fault in the host, which costs more than a request.
     fn overwrite(&self, buffer: &mut IoBuffer<'_>, offset: u64) -> Option<SysResult> {
         if !self.exclusive() {
             return None;
@@ -77,7 +91,7 @@ impl HostInode {
         let bytes = buffer.remaining();
         let size = self.size.load(Ordering::Acquire);
         let allocated = self.known().blocks * 512 >= size;
-        if bytes == 0 || bytes >= LARGE || offset + bytes as u64 > size || !allocated {
+        if bytes == 0 || bytes >= LARGE || offset + bytes as u64 > size || !allocated || self.synced.load(Ordering::Relaxed) {
             return None;
         }
         let (window, inside) = match self.window_at(offset, true) {
@@ -101,8 +115,16 @@ impl HostInode {
             }
         }
         let handle = self.handle(true)?;
-        let done = request::write_at(handle.number(), buffer, offset)?;
-        self.wrote(offset + done as u64);
+        let seen = self.changes();
+        let (done, stat) = request::write_at(handle.number(), buffer, offset)?;
+        if done > 0 {
+            self.forget_mtime();
+            if self.learn_since(Some(seen), &stat) {
+                self.contents_changed();
+            } else {
+                self.wrote(offset + done as u64);
+            }
+        }
         if sync {
             self.sync_now(file.flags() & linux_abi::fs::O_SYNC != linux_abi::fs::O_SYNC)?;
         }
@@ -117,6 +139,7 @@ impl HostInode {
     }
 
     fn sync_now(&self, data_only: bool) -> Result<(), Errno> {
+        self.synced.store(true, Ordering::Relaxed);
         self.settle_mtime()?;
         request::plain(Op::Sync, u16::from(data_only), self.handle(false)?.number(), [0; 6]).map(|_| ())
     }

@@ -9,6 +9,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use hal::host::{Answer, Request};
 use hal::phys;
+use linux_abi::fs::O_RDONLY;
 
 /// Most bytes of one read or write request.
 const MOST: usize = 1 << 20;
@@ -113,14 +114,15 @@ pub fn plain(op: Op, flags: u16, handle: u32, args: [u64; 6]) -> Result<Answer, 
     call(&Request::new(op, handle, args).with_flags(flags), &[])
 }
 
-/// One READ or WRITE between the buffer and the host; bytes moved (0: end of file), and the answer's out[0].
-fn transfer(op: Op, handle: u32, buffer: &mut IoBuffer<'_>, args: [u64; 6]) -> Result<(usize, u64), Errno> {
-    let request = Request::new(op, handle, args);
+/// One READ, WRITE or reading OPEN between the buffer and the host: bytes moved (0: end of file), of which `moved` tells by the answer, and
+/// the answer's out[0].
+fn transfer(request: &Request, buffer: &mut IoBuffer<'_>, moved: impl FnOnce(&Answer) -> u64) -> Result<(usize, u64), Errno> {
+    let op = request.op;
     let want = buffer.remaining().min(MOST);
     if let Some(at) = buffer.kernel_address() {
         let segment = [Segment { gpa: at, bytes: want as u64 }];
-        let answer = call(&request, &segment)?;
-        let moved = (answer.value as usize).min(want);
+        let answer = call(request, &segment)?;
+        let moved = (moved(&answer) as usize).min(want);
         buffer.advance(moved);
         return Ok((moved, answer.out[0]));
     }
@@ -131,7 +133,7 @@ fn transfer(op: Op, handle: u32, buffer: &mut IoBuffer<'_>, args: [u64; 6]) -> R
             bounce.truncate(got);
         }
         let segment = [Segment { gpa: gpa(&bounce), bytes: bounce.len() as u64 }];
-        let answer = match call(&request, &segment) {
+        let answer = match call(request, &segment) {
             Ok(answer) => answer,
             Err(errno) => {
                 if op == Op::Write {
@@ -140,7 +142,7 @@ fn transfer(op: Op, handle: u32, buffer: &mut IoBuffer<'_>, args: [u64; 6]) -> R
                 return Err(errno);
             }
         };
-        let moved = (answer.value as usize).min(bounce.len());
+        let moved = (moved(&answer) as usize).min(bounce.len());
         if op == Op::Write {
             buffer.rewind(bounce.len() - moved);
             return Ok((moved, answer.out[0]));
@@ -149,13 +151,18 @@ fn transfer(op: Op, handle: u32, buffer: &mut IoBuffer<'_>, args: [u64; 6]) -> R
     }
     let memory = sched::current().memory().ok_or(EFAULT)?;
     let ranges = limit(buffer.user_remaining(), want);
-    let pinned = memory.pin(&ranges, op == Op::Read)?;
+    let pinned = memory.pin(&ranges, op != Op::Write)?;
     let count = pinned.segments.len().min(abi::request::MAX_SEGMENTS);
-    let answer = call(&request, &pinned.segments[..count])?;
+    let answer = call(request, &pinned.segments[..count])?;
     drop(pinned);
-    let moved = (answer.value as usize).min(want);
+    let moved = (moved(&answer) as usize).min(want);
     buffer.advance(moved);
     Ok((moved, answer.out[0]))
+}
+
+/// What READ and WRITE moved.
+fn value(answer: &Answer) -> u64 {
+    answer.value
 }
 
 /// The first `most` bytes of the ranges.
@@ -173,7 +180,8 @@ fn limit(mut ranges: Vec<(u64, usize)>, most: usize) -> Vec<(u64, usize)> {
 pub fn read_at(handle: u32, buffer: &mut IoBuffer<'_>, offset: u64, most: usize) -> Result<usize, Errno> {
     let mut done = 0;
     while done < most && buffer.remaining() > 0 {
-        match transfer(Op::Read, handle, buffer, [offset + done as u64, 0, 0, 0, 0, 0]) {
+        let request = Request::new(Op::Read, handle, [offset + done as u64, 0, 0, 0, 0, 0]);
+        match transfer(&request, buffer, value) {
             Ok((0, _)) => break,
             Ok((moved, _)) => done += moved,
             Err(errno) if done == 0 => return Err(errno),
@@ -183,31 +191,45 @@ pub fn read_at(handle: u32, buffer: &mut IoBuffer<'_>, offset: u64, most: usize)
     Ok(done)
 }
 
-/// pwrite(2), all of the buffer if the host takes it.
-pub fn write_at(handle: u32, buffer: &mut IoBuffer<'_>, offset: u64) -> Result<usize, Errno> {
+/// Opens a regular file and reads from it, once; `own` gets the handle. Bytes may be less than there are.
+pub fn open_and_read(root: u32, path: &[u8], buffer: &mut IoBuffer<'_>, offset: u64, own: impl FnOnce(u32)) -> Result<usize, Errno> {
+    let (at, bytes) = path_args(path);
+    let request = Request::new(Op::Open, root, [at, bytes, u64::from(O_RDONLY), offset, 0, 0]);
+    let moved = |answer: &Answer| {
+        own(answer.value as u32);
+        answer.out[1]
+    };
+    transfer(&request, buffer, moved).map(|(moved, _)| moved)
+}
+
+/// pwrite(2), all of the buffer if the host takes it, and the file's attributes afterwards.
+pub fn write_at(handle: u32, buffer: &mut IoBuffer<'_>, offset: u64) -> Result<(usize, Stat), Errno> {
+    let stat = Box::new(Stat::default());
     let mut done = 0;
     while buffer.remaining() > 0 {
-        match transfer(Op::Write, handle, buffer, [offset + done as u64, 0, 0, 0, 0, 0]) {
-            Ok((0, _)) => return if done == 0 { Err(EIO) } else { Ok(done) },
+        let request = Request::new(Op::Write, handle, [offset + done as u64, 0, phys::address_of(&*stat), 0, 0, 0]);
+        match transfer(&request, buffer, value) {
+            Ok((0, _)) if done == 0 => return Err(EIO),
+            Ok((0, _)) => break,
             Ok((moved, _)) => done += moved,
             Err(errno) if done == 0 => return Err(errno),
             Err(_) => break,
         }
     }
-    Ok(done)
+    Ok((done, *stat))
 }
 
 /// An appending write: bytes, and the offset behind them.
 pub fn append(handle: u32, buffer: &mut IoBuffer<'_>) -> Result<(usize, u64), Errno> {
-    transfer(Op::Write, handle, buffer, [0, 1, 0, 0, 0, 0])
+    transfer(&Request::new(Op::Write, handle, [0, 1, 0, 0, 0, 0]), buffer, value)
 }
 
 /// readv(2) of a stream, once.
 pub fn read_stream(handle: u32, buffer: &mut IoBuffer<'_>) -> Result<usize, Errno> {
-    transfer(Op::Read, handle, buffer, [STREAM, 0, 0, 0, 0, 0]).map(|(moved, _)| moved)
+    transfer(&Request::new(Op::Read, handle, [STREAM, 0, 0, 0, 0, 0]), buffer, value).map(|(moved, _)| moved)
 }
 
 /// writev(2) of a stream, once.
 pub fn write_stream(handle: u32, buffer: &mut IoBuffer<'_>) -> Result<usize, Errno> {
-    transfer(Op::Write, handle, buffer, [STREAM, 0, 0, 0, 0, 0]).map(|(moved, _)| moved)
+    transfer(&Request::new(Op::Write, handle, [STREAM, 0, 0, 0, 0, 0]), buffer, value).map(|(moved, _)| moved)
 }

@@ -31,6 +31,48 @@ fn create_write_read_append() {
 }
 
 #[test]
+fn open_reads_and_write_tells_attributes() {
+    let guest = Guest::new("combined");
+    std::fs::write(guest.directory.join("a"), b"hello world").unwrap();
+    let opening = |flags: i32, offset: u64, gpa: u64| {
+        guest.host.memory.write(SEGMENTS, &Segment { gpa, bytes: 100 }).unwrap();
+        let [path, bytes] = guest.path(PATH, "a");
+        let args = [path, bytes, flags as u64, offset, own_ids(), 0];
+        guest.serve(Request { op: Op::Open as u32, handle: TREE, segment_count: 1, segments: SEGMENTS, args })
+    };
+    let reply = opening(libc::O_RDONLY, 6, BUFFER).unwrap();
+    assert_eq!((reply.out[1], guest.bytes(BUFFER, 5)), (5, b"world".to_vec()));
+    assert_eq!(opening(libc::O_RDONLY, 11, BUFFER).unwrap().out[1], 0);
+    // What cannot be read is opened all the same; memory that is not the guest's is refused before.
+    assert_eq!(opening(libc::O_WRONLY, 0, BUFFER).unwrap().out[1], 0);
+    assert_eq!(opening(libc::O_RDONLY, u64::MAX, BUFFER).unwrap().out[1], 0);
+    assert_eq!(opening(O_CREAT | libc::O_RDONLY, 0, BUFFER).unwrap().out[1], 0);
+    let handles = guest.host.handles.count();
+    assert_eq!(opening(libc::O_RDONLY, 0, DAX_WINDOW), Err(Errno::FAULT));
+    assert_eq!(guest.host.handles.count(), handles);
+
+    let file = guest.open("a", libc::O_RDWR, 0).unwrap();
+    guest.host.memory.write_bytes(BUFFER, b"!!").unwrap();
+    guest.host.memory.write(SEGMENTS, &Segment { gpa: BUFFER, bytes: 2 }).unwrap();
+    let args = [11, 0, BUFFER + 64, 0, 0, 0];
+    let reply = guest.serve(Request { op: Op::Write as u32, handle: file, segment_count: 1, segments: SEGMENTS, args }).unwrap();
+    let stat: Stat = guest.host.memory.read(BUFFER + 64).unwrap();
+    assert_eq!((reply.result, stat.size, stat), (2, 13, guest.stat("a").unwrap()));
+}
+
+#[test]
+fn close_takes_several_handles() {
+    let guest = Guest::new("close");
+    let before = guest.host.handles.count();
+    let files: Vec<u64> = (0..7).map(|_| guest.open("a", O_CREAT, 0o600).unwrap().into()).collect();
+    guest.ask(Op::Close, 0, files[0] as u32, &files[1..3]).unwrap();
+    // An unknown one is told of, and does not keep the others open.
+    let rest = [u64::MAX, files[3], files[4], files[5], files[5], files[6]];
+    assert_eq!(guest.ask(Op::Close, 0, files[1] as u32, &rest), Err(Errno::BADF));
+    assert_eq!(guest.host.handles.count(), before);
+}
+
+#[test]
 fn nothing_leads_out_of_the_tree() {
     let guest = Guest::new("beneath");
     std::os::unix::fs::symlink("/etc", guest.directory.join("out")).unwrap();
