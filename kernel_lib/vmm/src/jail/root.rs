@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{openat2, Mode, OFlags, ResolveFlags, CWD};
+use rustix::fs::{openat2, statx, AtFlags, Mode, OFlags, ResolveFlags, StatxAttributes, StatxFlags, CWD};
 use rustix::io::Errno;
 use rustix::mount::{
     fsconfig_create, fsconfig_set_string, fsmount, fsopen, mount_change, move_mount, open_tree, unmount, FsMountFlags, FsOpenFlags,
@@ -77,18 +77,16 @@ pub fn exchange(mounts: &[MountSpec], trees: &mut [Tree]) -> Result<Cell, HostEr
     let cell = new_mount("tmpfs", &[("size", "4096"), ("mode", "0555")], LOCKED | MountAttrFlags::MOUNT_ATTR_RDONLY)
         .during(Kind::Jail, "tmpfs")?;
     let cell = Cell { root: cell, descriptors };
-    let Some((root, others)) = mounts.split_first() else {
-        pivot(&cell.root)?;
-        return Ok(cell);
-    };
-    let Some(tree) = trees.iter_mut().find(|tree| tree.handle == root.handle) else {
+    let tree = mounts.first().and_then(|root| trees.iter_mut().find(|tree| tree.handle == root.handle));
+    // A plain directory is served, but cannot be the root of a namespace.
+    let Some(tree) = tree.filter(|tree| is_mount(&tree.fd)) else {
         pivot(&cell.root)?;
         return Ok(cell);
     };
     pivot(&tree.fd)?;
     let root = detach_copy(tree)?;
     let mut stand_ins = Vec::new();
-    for mount in others {
+    for mount in mounts.iter().skip(1) {
         let tree = trees.iter_mut().find(|tree| mount.handle != 0 && tree.handle == mount.handle);
         let shown = match tree {
             Some(tree) => show(&root, mount, tree),
@@ -103,6 +101,10 @@ pub fn exchange(mounts: &[MountSpec], trees: &mut [Tree]) -> Result<Cell, HostEr
         super::namespaces::make_read_only(&fd).during(Kind::Jail, "mount_setattr")?;
     }
     Ok(cell)
+}
+
+fn is_mount(tree: &OwnedFd) -> bool {
+    statx(tree, "", AtFlags::EMPTY_PATH, StatxFlags::TYPE).is_ok_and(|found| found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT))
 }
 
 fn pivot(root: &OwnedFd) -> Result<(), HostError> {
