@@ -20,7 +20,7 @@ VOLUME = "/volume"
 ELSEWHERE = {
     f"{name}.{kind}": (name, folder)
     for kind, folder in (("tmpfs", "/tmp"), ("volume", VOLUME))
-    for name in ("files", "names", "locks", "inotify", "memory")
+    for name in ("files", "names", "locks", "inotify", "memory", "code")
 }
 
 Sections = dict[str, str]

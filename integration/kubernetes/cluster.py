@@ -24,7 +24,8 @@ SERVICE = "10.96.0.1"
 ETCD, PEER, API, KUBELET, HEALTH, MANAGER, SCHEDULER = 12379, 12380, 443, 16450, 16451, 16452, 16453
 TOKEN = "admin"  # the API server listens in a private network namespace only
 READY_SECONDS = 120
-OVERCOMMIT = Path("/proc/sys/vm/overcommit_memory")  # a kubelet sets it, for the whole machine
+# A kubelet sets them, for the whole machine.
+SYSCTLS = [Path("/proc/sys") / name for name in ("vm/overcommit_memory", "kernel/panic", "kernel/panic_on_oops")]
 
 
 def kubernetes() -> Path:
@@ -43,7 +44,7 @@ class Cluster:
         self.programs = programs
         self.folder = folder
         self.kubeconfig = folder / "kubeconfig"
-        self._overcommit = OVERCOMMIT.read_text()
+        self._sysctls = {path: path.read_text() for path in SYSCTLS}
         self._running: dict[str, subprocess.Popen[bytes]] = {}
         self._arguments: dict[str, tuple[str, ...]] = {}
 
@@ -92,7 +93,8 @@ class Cluster:
                 process.kill()
                 process.wait()
         self._running.clear()
-        OVERCOMMIT.write_text(self._overcommit)
+        for path, value in self._sysctls.items():
+            path.write_text(value)
 
     def __call__(
         self, *arguments: str | Path, stdin: str = "", check: bool = True, seconds: float = 60
