@@ -83,7 +83,7 @@ fn a_container_is_started_asked_and_ends() {
     test.control.from_guest(FromGuest::Started { errno: 0, message: String::new() });
     assert_eq!(client.receive(), Some(json!({"id":1,"ok":true})));
     client.send(&json!({"v":1,"id":2,"op":"start"}));
-    assert_eq!(client.receive().unwrap()["errno"], libc::EINVAL);
+    assert_eq!(client.receive().unwrap()["errno"], libc::EALREADY);
     client.send(&json!({"v":1,"id":"s","op":"state"}));
     assert_eq!(client.receive(), Some(json!({"id":"s","ok":true,"status":"running"})));
     client.send(&json!({"v":1,"id":3,"op":"ps"}));
