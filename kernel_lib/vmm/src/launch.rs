@@ -84,6 +84,7 @@ impl Launch {
     }
 
     fn adopt(plan: Plan, source: &Source) -> Result<Self, HostError> {
+        crate::log::set_debug(plan.debug);
         if let Some(number) = plan.log {
             crate::log::open(source.take(number, "log")?);
         }

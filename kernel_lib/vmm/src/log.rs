@@ -2,12 +2,19 @@
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 static LOG: OnceLock<Mutex<std::fs::File>> = OnceLock::new();
+static DEBUG: AtomicBool = AtomicBool::new(false);
 
 pub fn open(descriptor: OwnedFd) {
     let _ = LOG.set(Mutex::new(descriptor.into()));
+}
+
+/// What [`debug`] says is wanted.
+pub fn set_debug(on: bool) {
+    DEBUG.store(on, Ordering::Relaxed);
 }
 
 /// The number of the log's descriptor, which must not be closed with the others (None: stderr).
@@ -28,7 +35,9 @@ pub fn info(message: &str) {
 }
 
 pub fn debug(message: &str) {
-    line("debug", message);
+    if DEBUG.load(Ordering::Relaxed) {
+        line("debug", message);
+    }
 }
 
 fn line(level: &str, message: &str) {

@@ -1,13 +1,14 @@
 //! mmap(2), munmap(2), mprotect(2), brk(2).
 
 use super::fault::{fill_anonymous, worth_copies};
-use super::reclaim;
 use super::space::{page_rights, AddressSpace, Inner, Leftovers};
 use super::vma::{self, Backing, Flags, Mapping, Vma, MIN_ADDRESS, STACK_GAP};
+use super::{patch, reclaim};
 use super::{Source, PAGE_SIZE};
 use crate::errno::{Errno, EACCES, EAGAIN, EEXIST, EINVAL, ENOMEM, EPERM};
 use crate::process::Task;
 use abi::layout::LIBOS_BASE;
+use core::sync::atomic::Ordering;
 use hal::paging::{Entry, Rights};
 
 /// vm.max_map_count.
@@ -121,6 +122,9 @@ impl AddressSpace {
             let mut vma = Vma::new(start, end, request.rights, flags, backing);
             vma.name = request.name;
             inner.map.insert(vma);
+            if is_file && request.rights.execute && self.patching.load(Ordering::Relaxed) {
+                patch::reserve(inner, left, start);
+            }
             if anonymous && request.rights.write && bytes <= EAGER && !flags.has(Flags::NO_RESERVE) {
                 // Out of frames is no error here: the fault will say so.
                 let _ = fill_anonymous(&mut inner.table, start, end, u64::MAX, page_rights(request.rights));

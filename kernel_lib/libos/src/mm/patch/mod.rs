@@ -188,6 +188,15 @@ fn area_below(inner: &Inner, address: u64, pages: &Arc<dyn Pages>) -> Option<u64
     lowest.start.checked_sub(FILE_GAP).filter(|&base| base >= super::vma::MIN_ADDRESS)
 }
 
+/// Takes the place for a new mapping's trampolines before anything else does.
+pub(super) fn reserve(inner: &mut Inner, left: &mut Leftovers, address: u64) {
+    let Some(Backing::Object(mapping, _)) = inner.map.find(address).filter(|vma| may_patch(vma)).map(|vma| &vma.backing) else { return };
+    let pages = mapping.pages.clone();
+    if let (Some(file), Some(base)) = (cache::of(pages.as_ref(), true), area_below(inner, address, &pages)) {
+        let _ = set_up(inner, left, base, &file, &pages);
+    }
+}
+
 /// Makes the trampolines of a file present at `base`: new ones as well as those that came since. None: the place is taken.
 fn set_up(inner: &mut Inner, left: &mut Leftovers, base: u64, file: &Arc<FilePatches>, pages: &Arc<dyn Pages>) -> Option<()> {
     match inner.patches.areas.get(&base) {
