@@ -7,8 +7,9 @@
 //!    shows nothing else ([`root::Cell`]); Landlock: files below the trees of the plan only ([`landlock`]);
 //! 5. an allow-list of system calls for each kind of thread, installed by the thread itself ([`seccomp`]).
 //!
-//! Up to 3 the caller is the only thread. It waits from then on, and may do nothing else ([`Jailed::confine_first`]). Without the privilege for a step (rootless without a user namespace of its own, an old kernel) the step
-//! is left out and the log says so; what the plan asks for by name and cannot be had is an error.
+//! Up to 3 the caller is the only thread. It waits from then on, and may do nothing else ([`Jailed::confine_first`]). Without the privilege
+//! for a step (rootless without a user namespace of its own, an old kernel) the step is left out and the log says so; what the plan asks for
+//! by name and cannot be had is an error.
 //!
 //! No user namespace is made for a privileged VMM: in one it could not bind ports below 1024 in a network namespace that it does not own.
 //! No process-id namespace either: it would only hold children, and there are none (seccomp forbids them).

@@ -1,8 +1,8 @@
 //! Allow-lists of system calls, one for each kind of thread. What is not listed ends the process.
 //!
-//! The first thread only waits. The main thread's list is the union of all (the threads that it starts inherit it, and add their own, narrower one). Lists are data:
-//! names that a reader can check; arguments are checked where a call can do more than we need (ioctl by request, no executable memory,
-//! threads but no processes, sockets of three families).
+//! The first thread only waits. The main thread's list is the union of all (the threads that it starts inherit it, and add their own,
+//! narrower one). Lists are data: names that a reader can check; arguments are checked where a call can do more than we need (ioctl by
+//! request, no executable memory, threads but no processes, sockets of three families).
 
 use std::collections::BTreeMap;
 
