@@ -6,7 +6,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -95,20 +95,34 @@ class Cri:
         return status
 
 
+def cni_network(kind: str, folder: Path, subnets: Sequence[str]) -> dict[str, Any]:
+    """A network of CNI: `ptp`, or `bridge`; an address of each subnet for each pod, and ports mapped to them."""
+    routes = [{"dst": "::/0" if ":" in subnet else "0.0.0.0/0"} for subnet in subnets]
+    ranges = [[{"subnet": subnet}] for subnet in subnets]
+    ipam = {"type": "host-local", "ranges": ranges, "dataDir": str(folder / "ipam"), "routes": routes}
+    link: dict[str, Any] = {"type": kind, "ipam": ipam}
+    if kind == "bridge":
+        link |= {"bridge": "cni0", "isGateway": True}
+    plugins = [link, {"type": "portmap", "capabilities": {"portMappings": True}}]
+    return {"cniVersion": "0.4.0", "name": "test", "plugins": plugins}
+
+
 @contextmanager
 def containerd_with_cri(
-    litebox: Path, image: Path, folder: Path, subnet: str, *, handlers: bool = True, processes: bool = False
+    litebox: Path,
+    image: Path,
+    folder: Path,
+    *subnets: str,
+    network: str = "ptp",
+    handlers: bool = True,
+    processes: bool = False,
 ) -> Iterator[Containerd]:
-    """A containerd whose pods have addresses in `subnet`, the images imported. Skips where there is none."""
+    """A containerd whose pods have an address in each subnet, the images imported. Skips where there is none."""
     programs = [program for program in installed.engines("containerd").values() if is_version(program, "2")]
     if not programs or not CNI_PLUGINS.is_dir() or not shutil.which("ip"):
         pytest.skip("containerd 2 (make engines), CNI plugins and iproute2 are not all installed")
     (folder / "cni").mkdir(parents=True)
-    routes = [{"dst": "0.0.0.0/0"}]
-    ipam = {"type": "host-local", "subnet": subnet, "dataDir": str(folder / "ipam"), "routes": routes}
-    plugins = [{"type": "ptp", "ipam": ipam}, {"type": "portmap", "capabilities": {"portMappings": True}}]
-    network = {"cniVersion": "0.4.0", "name": "test", "plugins": plugins}
-    (folder / "cni" / "10.conflist").write_text(json.dumps(network))
+    (folder / "cni" / "10.conflist").write_text(json.dumps(cni_network(network, folder, subnets)))
     own = CRI.format(pause=PAUSE, plugins=CNI_PLUGINS, conf=folder / "cni")
     base = CONFIG.replace("version = 2", f'version = 3\nimports = ["{HANDLER}"]' if handlers else "version = 3")
     base = "\n".join(line for line in base.splitlines() if not line.startswith("disabled_plugins"))
@@ -123,13 +137,22 @@ def containerd_with_cri(
         yield containerd
 
 
-@pytest.fixture(scope="session")
-def cri(litebox: Path, image: Path, scratch: Path) -> Iterator[Cri]:
+@contextmanager
+def connected(containerd: Containerd, folder: Path) -> Iterator[Cri]:
+    """crictl on this containerd, with no pods left at the end."""
     tools = list(installed.engines("crictl").values())
     if not tools:
         pytest.skip("crictl is not installed (make engines)")
+    client = Cri(containerd, tools[0], folder)
+    yield client
+    client("rmp", "--all", "--force", check=False)
+
+
+@pytest.fixture(scope="session")
+def cri(litebox: Path, image: Path, scratch: Path) -> Iterator[Cri]:
     folder = scratch / "cri"
-    with containerd_with_cri(litebox, image, folder, "10.77.0.0/24") as containerd:
-        client = Cri(containerd, tools[0], folder)
-        yield client
-        client("rmp", "--all", "--force", check=False)
+    with (
+        containerd_with_cri(litebox, image, folder, "10.77.0.0/24") as containerd,
+        connected(containerd, folder) as cri,
+    ):
+        yield cri

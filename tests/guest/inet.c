@@ -2,6 +2,7 @@
 #include "guest.h"
 
 #include <arpa/inet.h>
+#include <ifaddrs.h>
 #include <linux/rtnetlink.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -500,6 +501,25 @@ CASE(messages_in_parts)
 	yes("IP_PKTINFO", header && header->cmsg_level == IPPROTO_IP && header->cmsg_type == IP_PKTINFO);
 }
 
+/* What getifaddrs(3) tells: interface, address, and the scope of one that counts on its link only. */
+HELPER(addresses)
+{
+	struct ifaddrs *first;
+	must(getifaddrs(&first));
+	for (struct ifaddrs *at = first; at; at = at->ifa_next) {
+		union address *address = (void *)at->ifa_addr;
+		char text[INET6_ADDRSTRLEN];
+		if (!address || (address->any.sa_family != AF_INET && address->any.sa_family != AF_INET6))
+			continue;
+		bool v4 = address->any.sa_family == AF_INET;
+		inet_ntop(address->any.sa_family, v4 ? (void *)&address->v4.sin_addr : (void *)&address->v6.sin6_addr, text, sizeof text);
+		unsigned scope = v4 ? 0 : address->v6.sin6_scope_id;
+		say("%s %s%s%s", at->ifa_name, text, scope ? "%" : "", scope ? if_indextoname(scope, (char[IF_NAMESIZE]){0}) : "");
+	}
+	freeifaddrs(first);
+	return 0;
+}
+
 CASE(interfaces)
 {
 	struct ifreq request = {0};
@@ -515,6 +535,7 @@ CASE(interfaces)
 	num("index of lo", if_nametoindex("lo"));
 	strcpy(request.ifr_name, "absent0");
 	num("absent", ioctl(fd, SIOCGIFFLAGS, &request));
+	helper_addresses(0, NULL);
 }
 
 /* One request of rtnetlink(7), and what is answered, to the end of a dump. */
