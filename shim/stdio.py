@@ -17,6 +17,10 @@ container sees no end of file before the client's first byte. That writer is dro
 its end, or by CloseIO: the container then reads what is left, and after it the end of file. `close` drops them all once
 the process has ended, and only then readers see end of file.
 
+An exit is not announced before the client has begun to read what is in its FIFOs (`when_read`). Its open may not have
+returned yet although ours has: a client that hears of the exit then gives the FIFO up, and its content is lost
+(containerd's package fifo, `Close` of one that is being opened; ctr and dockerd cancel their streams after an exit).
+
 Source of the URI forms: containerd core/runtime/v2/README.md, "Logging".
 """
 
@@ -24,22 +28,28 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 import time
-from fcntl import F_SETPIPE_SZ, fcntl
+from fcntl import F_SETPIPE_SZ, fcntl, ioctl
 
 from shim import log
 from shim.errors import InvalidArgumentError, NotFoundError
+from shim.fifo_watch import IN_ACCESS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from shim.fifo_watch import FifoWatch
     from shim.logger import Logger
 
     Streams = tuple[str, str, str]
 
 ENXIO = 6
+FIONREAD = 0x541B
 OUTPUT_BYTES = 1 << 20  # in a FIFO until its reader comes to them: a machine that has to wait pays for waking up
 READER_SECONDS = 5.0  # for a client to open the output it asked for, on a busy machine too
+FIRST_READ_SECONDS = 2.0  # for a client to begin to read, once the process has ended
 LOGGER_FINISH_SECONDS = 5.0
 MAX_LOGGER_SECONDS = 10.0  # for a logger to become ready: containerd's own limit
 
@@ -55,8 +65,12 @@ class Stdio:
         self._watched = -1
         self.terminal = terminal
         self.stdin = self.stdout = self.stderr = -1
+        # Of the fields below: the client's end of file comes on the loop's thread, whatever is being done here.
+        self._lock = threading.Lock()
+        self._stdin_closed = False
         self._stdin_keeper = -1
         self._keepers: list[int] = []
+        self._fifos: list[str] = []  # outputs
         self._logger: Logger | None = None
 
     def handed_over(self) -> None:
@@ -66,10 +80,12 @@ class Stdio:
         self.stdin = self.stdout = self.stderr = -1
 
     def close_stdin(self) -> None:
-        watched, self._watched = self._watched, -1
+        with self._lock:
+            self._stdin_closed = True
+            watched, self._watched = self._watched, -1
+            keeper, self._stdin_keeper = self._stdin_keeper, -1
         if watched >= 0 and self._watch is not None:
             self._watch.forget(watched)
-        keeper, self._stdin_keeper = self._stdin_keeper, -1
         if keeper >= 0:
             os.close(keeper)
 
@@ -77,9 +93,28 @@ class Stdio:
         """Let go of everything. Idempotent."""
         self.handed_over()
         self.close_stdin()
-        keepers, self._keepers = self._keepers, []
+        self._close_outputs()
+
+    def _close_outputs(self) -> None:
+        with self._lock:
+            keepers, self._keepers = self._keepers, []
         for fd in keepers:
             os.close(fd)
+
+    def when_read(self, call: Callable[[], None]) -> None:
+        """Make `call` once no output waits for its client to begin reading, or it does not begin for too long.
+
+        For a process that has ended. On the loop's thread.
+        """
+        self._close_outputs()
+        while self._fifos:
+            fifo = self._fifos.pop()
+            if self._watch is not None and unread(fifo):
+                watch = self._watch.once(fifo, IN_ACCESS, FIRST_READ_SECONDS, lambda: self.when_read(call))
+                if unread(fifo):
+                    return
+                self._watch.forget(watch)  # it was read before there was a watch
+        call()
 
     def finish_logger(self) -> None:
         """Wait until the logger, if there is one, has written what it got. Blocks for a few seconds at most."""
@@ -96,12 +131,18 @@ class Stdio:
         reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         self.stdin = reader
         if fifo:
-            self._stdin_keeper = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            keeper = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            with self._lock:
+                self._stdin_keeper = keeper
+                gone = self._stdin_closed
+            if gone:  # the client came and went since there is a reader
+                self.close_stdin()
         os.set_blocking(reader, True)
 
     def open_output(self, path: str) -> int:
         if not is_fifo(path):
             return os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        self._fifos.append(path)
         writer = open_beside_reader(path)
         self._keepers.append(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
         if writer < 0:
@@ -182,6 +223,20 @@ def open_beside_reader(path: str) -> int:
             pause = min(pause * 2, 0.05)
         else:
             return writer
+
+
+def unread(path: str) -> bool:
+    """Whether a FIFO that has a reader, or one that is opening it, holds something."""
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:  # nobody reads it, or its client has removed it
+        return False
+    try:
+        count = bytearray(4)
+        ioctl(fd, FIONREAD, count)
+        return any(count)
+    finally:
+        os.close(fd)
 
 
 def is_fifo(path: str) -> bool:

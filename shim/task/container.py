@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     Publish = Callable[[Message], None]
 
 KILLED = 128 + 9
-EXEC_GRACE_SECONDS = 0.5  # for exits of other processes to arrive after that of the first
+EXEC_GRACE_SECONDS = 2.5  # for exits of other processes to arrive after that of the first, their outputs being read
 
 
 class Container:
@@ -126,8 +126,12 @@ class Container:
                 if window != (0, 0):
                     spec["consoleSize"] = {"width": window[0], "height": window[1]}
             try:
-                added.stdio = open_stdio(added)
-                added.pid = self._made().exec(exec_id, spec, added.stdio, lambda code: self.exec_exited(exec_id, code))
+                stdio = added.stdio = open_stdio(added)
+                if added.stdin_closed:
+                    stdio.close_stdin()
+                added.pid = self._made().exec(
+                    exec_id, spec, stdio, lambda code: stdio.when_read(lambda: self.exec_exited(exec_id, code))
+                )
             except BaseException:
                 with self._lock:
                     added.step(states.START_FAILED)
@@ -166,8 +170,8 @@ class Container:
 
     def close_stdin(self, exec_id: str) -> None:
         target = self.process(exec_id)
-        with self._lock:
-            target.stdio.close_stdin()
+        target.stdin_closed = True
+        target.stdio.close_stdin()
 
     def pause(self) -> None:
         with self._turn:

@@ -69,6 +69,7 @@ class Process:
         self.stdout = stdout
         self.stderr = stderr
         self.terminal = terminal
+        self.stdin_closed = False  # by CloseIO, which may come before the process has started
         self.window = (0, 0)  # width and height of the terminal, as last asked for
         self.state = CREATED
         self.pid = 0

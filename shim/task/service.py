@@ -123,11 +123,12 @@ class TaskService:
         """Mount the root, open the streams, have the backend do the rest."""
         if request.rootfs:
             rootfs.mount_all(request.rootfs, f"{request.bundle}/rootfs")
-        container.init.stdio = self._open_stdio(container.id, container.init)
-        options = _options(request.options)
-        return self._backend.create(
-            request.id, request.bundle, container.init.stdio, options, container.init_exited, self.pod
-        )
+        stdio = container.init.stdio = self._open_stdio(container.id, container.init)
+
+        def exited(code: int) -> None:
+            stdio.when_read(lambda: container.init_exited(code))
+
+        return self._backend.create(request.id, request.bundle, stdio, _options(request.options), exited, self.pod)
 
     def start(self, request: api.StartRequest) -> api.StartResponse:
         container = self._find(request.id)

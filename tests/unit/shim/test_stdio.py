@@ -101,6 +101,66 @@ def test_stdin_ends_when_the_client_has_come_and_gone(watch: FifoWatch, fifos: l
     stdio.close()
 
 
+def test_a_client_that_comes_and_goes_while_stdin_is_opened_is_seen(
+    watch: FifoWatch, fifos: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = threading.Event()
+    real_open, real_close_stdin = os.open, Stdio.close_stdin
+
+    def open_and_let_the_client_write(path: str, flags: int, mode: int = 0o777) -> int:
+        fd = real_open(path, flags, mode)
+        if not flags & os.O_WRONLY:
+            client = real_open(path, os.O_WRONLY)
+            os.write(client, b"in")
+            os.close(client)
+            assert gone.wait(5)
+        return fd
+
+    def close_stdin(stdio: Stdio) -> None:
+        real_close_stdin(stdio)
+        gone.set()
+
+    monkeypatch.setattr("shim.stdio.os.open", open_and_let_the_client_write)
+    monkeypatch.setattr(Stdio, "close_stdin", close_stdin)
+    stdio = opened(watch, fifos[0])
+    assert os.read(stdio.stdin, 10) == b"in"
+    assert readable(stdio.stdin, 0)
+    assert os.read(stdio.stdin, 10) == b""
+    stdio.close()
+
+
+def test_an_exit_waits_for_the_first_read(watch: FifoWatch, fifos: list[str]) -> None:
+    readers = [os.open(path, os.O_RDONLY | os.O_NONBLOCK) for path in fifos[1:]]
+    stdio = opened(watch, "", *fifos[1:])
+    os.write(stdio.stdout, b"out")
+    os.write(stdio.stderr, b"err")
+    stdio.handed_over()
+    told = threading.Event()
+    stdio.when_read(told.set)
+    for reader in readers:
+        assert not told.wait(0.1)
+        assert os.read(reader, 1)
+        os.close(reader)
+    assert told.wait(1)
+
+
+@pytest.mark.parametrize("reader", ["absent", "idle"])
+def test_an_exit_does_not_wait_for_ever(
+    watch: FifoWatch, fifos: list[str], monkeypatch: pytest.MonkeyPatch, reader: str
+) -> None:
+    monkeypatch.setattr("shim.stdio.FIRST_READ_SECONDS", 0.3)
+    client = os.open(fifos[1], os.O_RDONLY | os.O_NONBLOCK)
+    stdio = opened(watch, "", fifos[1])
+    os.write(stdio.stdout, b"out")
+    stdio.handed_over()
+    if reader == "absent":
+        os.close(client)
+    told = threading.Event()
+    stdio.when_read(told.set)
+    assert told.is_set() == (reader == "absent")
+    assert told.wait(5)
+
+
 def test_close_stdin_loses_nothing(watch: FifoWatch, fifos: list[str]) -> None:
     stdio = opened(watch, fifos[0])
     client = os.open(fifos[0], os.O_WRONLY)

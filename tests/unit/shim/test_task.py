@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,6 +32,7 @@ class Machine:
         self.pid = 4242
         self.ended: dict[str, OnExit] = {}
         self.calls: list[str] = []
+        self.stdin = -1  # of the last exec
         self.at_start: Callable[[], None] = lambda: None
         self.console_size: dict[str, int] | None = None
 
@@ -48,6 +51,7 @@ class Machine:
         self.calls.append(f"exec {process['args'][0]}")
         self.console_size = process.get("consoleSize")
         self.ended[exec_id] = on_exit
+        self.stdin = stdio.stdin
         self.at_start()
         return 7
 
@@ -98,12 +102,13 @@ class Bench:
     def create(self) -> None:
         self.service.create(api.CreateTaskRequest(id="c", bundle="/nonexistent/c"))
 
-    def add_exec(self, exec_id: str = "e", *, terminal: bool = False) -> None:
+    def add_exec(self, exec_id: str = "e", *, terminal: bool = False, stdin: str = "") -> None:
         spec = Packed(
             type_url="types.containerd.io/opencontainers/runtime-spec/1/Process",
             value=json.dumps({"args": ["sh"]}).encode(),
         )
-        self.service.exec(api.ExecProcessRequest(id="c", exec_id=exec_id, spec=spec, terminal=terminal))
+        request = api.ExecProcessRequest(id="c", exec_id=exec_id, spec=spec, terminal=terminal, stdin=stdin)
+        self.service.exec(request)
 
     def start(self, exec_id: str = "") -> int:
         return self.service.start(api.StartRequest(id="c", exec_id=exec_id)).pid
@@ -130,6 +135,19 @@ def code_of(call: Callable[[], object]) -> int:
     with pytest.raises(RpcError) as caught:
         call()
     return caught.value.code
+
+
+def test_stdin_that_is_closed_before_an_exec_starts(bench: Bench, tmp_path: Path) -> None:
+    fifo = str(tmp_path / "stdin")
+    os.mkfifo(fifo)
+    bench.create()
+    bench.start()
+    bench.add_exec(stdin=fifo)
+    bench.service.close_io(api.CloseIORequest(id="c", exec_id="e", stdin=True))
+    read: list[bytes] = []
+    bench.machine.at_start = lambda: read.append(os.read(bench.machine.stdin, 1))
+    bench.start("e")
+    assert read == [b""]
 
 
 def test_every_transition_is_between_known_states() -> None:
