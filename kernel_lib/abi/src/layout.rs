@@ -11,7 +11,8 @@
 //! 0x0000_3000  IDT                             0x00c1_0000  event ring
 //! 0x0000_4000  boot PML4   0x5000 shared PDPT  0x00c4_0000  request slots
 //! 0x0000_6000  counters    0x8000 time page    0x00d0_0000  boot configuration (postcard), up to 3 MiB
-//! 0x0040_0000  vCPU areas, 128 KiB each        0x0100_0000  library OS image, then free memory
+//! 0x0020_0000  page tables of programs         0x0100_0000  library OS image, then free memory
+//! 0x0040_0000  vCPU areas, 128 KiB each
 //! 0xc000_0000..0x1_0000_0000  no memory (local APIC at 0xfee0_0000); RAM goes on at 4 GiB
 //! 0x40_0000_0000  DAX window: host files, mapped
 //! ```
@@ -28,6 +29,10 @@ pub const BOOT_PML4: u64 = 0x4000;
 pub const SHARED_PDPT: u64 = 0x5000;
 pub const COUNTERS: u64 = 0x6000;
 pub const TIME_PAGE: u64 = 0x8000;
+
+/// The first page tables of programs: apart from memory that is mapped by huge pages, which a paging-based KVM does only where none are.
+pub const PAGE_TABLES: u64 = 0x20_0000;
+pub const PAGE_TABLES_END: u64 = CPU_AREAS;
 
 pub const CPU_AREAS: u64 = 0x40_0000;
 pub const CPU_AREA_SIZE: u64 = 0x2_0000;

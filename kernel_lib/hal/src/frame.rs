@@ -251,6 +251,14 @@ impl Frame {
         Some(Run { next: pfn, end: pfn + (1 << order) })
     }
 
+    /// Frames below the image that the layout sets aside: they read as zeros and are in no pool.
+    ///
+    /// # Safety
+    /// Once for each range, after its chunk's RAM was added.
+    pub(crate) unsafe fn set_aside(start: u64, end: u64) -> Run {
+        Run { next: (start >> 12) as u32, end: (end >> 12) as u32 }
+    }
+
     fn own(pfn: u32) -> Self {
         // SAFETY: freshly taken block.
         unsafe { (*meta(pfn)).references.store(1, Ordering::Relaxed) };

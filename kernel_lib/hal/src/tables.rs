@@ -10,7 +10,7 @@
 //! keeps shadows of entries that come back with the same values, too: so a tree is best for the same program again (its `kind`).
 
 use crate::cpu;
-use crate::frame::Frame;
+use crate::frame::{Frame, Run};
 use crate::sync::SpinLock;
 use alloc::vec::Vec;
 
@@ -22,13 +22,15 @@ const MOST_TREES: usize = 32;
 const LARGEST_TREE: usize = 40;
 
 struct Kept {
+    /// Never used so far, and away from all other memory: where a table lies, KVM maps no huge page.
+    fresh: Option<Run>,
     directories: Vec<Frame>,
     leaves: Vec<Frame>,
     /// With the kind of their last space, in the order they came.
     trees: Vec<(u64, Tables)>,
 }
 
-static KEPT: SpinLock<Kept> = SpinLock::new(Kept { directories: Vec::new(), leaves: Vec::new(), trees: Vec::new() });
+static KEPT: SpinLock<Kept> = SpinLock::new(Kept { fresh: None, directories: Vec::new(), leaves: Vec::new(), trees: Vec::new() });
 
 /// The tables of one address space, directories (the root comes first) and leaves.
 #[derive(Default)]
@@ -101,15 +103,22 @@ pub(crate) fn take_tree(kind: u64) -> Option<Tables> {
     Some(kept.trees.remove(at).1)
 }
 
+/// The frames that the layout sets aside for tables.
+pub(crate) fn init(fresh: Run) {
+    KEPT.lock().fresh = Some(fresh);
+}
+
 /// A zeroed frame for a table. None: out of memory.
 pub(crate) fn take(directory: bool) -> Option<Frame> {
     let kept = {
         let mut kept = KEPT.lock();
-        if directory {
-            kept.directories.pop()
-        } else {
-            kept.leaves.pop()
+        let again = if directory { kept.directories.pop() } else { kept.leaves.pop() };
+        if again.is_none() {
+            if let Some(frame) = kept.fresh.as_mut().and_then(Iterator::next) {
+                return Some(frame);
+            }
         }
+        again
     };
     match kept {
         Some(frame) => {

@@ -10,7 +10,7 @@ use std::sync::mpsc::{channel, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use abi::layout::{port, DAX_WINDOW, INITIAL_RAM};
+use abi::layout::{port, DAX_WINDOW, IMAGE, INITIAL_RAM, PAGE_SIZE, PAGE_TABLES, TIME_PAGE};
 use rustix::event::EventfdFlags;
 
 use crate::backends::kvm::KvmMachine;
@@ -38,6 +38,9 @@ use crate::watch::Watcher;
 
 /// Exit status of a VMM that failed itself.
 pub const FAILED: i32 = 125;
+/// What the library OS surely uses before the first program runs: what the layout has at the bottom, a program's page tables, the image and
+/// the RAM behind it (two huge pages). A paging-based KVM maps neighbours at once that are backed already.
+const BOOT_RAM: [(u64, u64); 3] = [(0, TIME_PAGE + PAGE_SIZE), (PAGE_TABLES, 64 << 10), (IMAGE, 4 << 20)];
 /// Window present at start: enough for the programs and libraries of a small container; the guest asks for more.
 const INITIAL_WINDOW: u64 = 256 << 20;
 /// The doorbell leaves the guest by an ordinary exit first, and is bound to its event later: taking down a VM right after a port was bound
@@ -111,6 +114,9 @@ impl Base {
         memory.back_ram(0, ram_end)?;
         machine.add_memory(0, ram_end)?;
         memory.publish_ram(ram_end);
+        for (gpa, bytes) in BOOT_RAM {
+            memory.populate(gpa, bytes);
+        }
         machine.add_memory(DAX_WINDOW, INITIAL_WINDOW)?;
         memory.publish_window(DAX_WINDOW + INITIAL_WINDOW)?;
         Ok(Self { memory, machine })

@@ -6,6 +6,7 @@ use abi::layout::{IMAGE, LIBOS_BASE, PAGE_SIZE};
 
 use crate::error::{During, HostError, Kind};
 use crate::memory::GuestMemory;
+use crate::memory_sys;
 
 const HEADER_BYTES: usize = 64;
 const PROGRAM_HEADER_BYTES: usize = 56;
@@ -88,8 +89,8 @@ fn parse(head: &[u8], ram_end: u64) -> Result<Elf, HostError> {
     Ok(Elf { entry, segments })
 }
 
-/// Places the image: whole pages are mapped privately from the file, so that starting costs neither reading nor copying; the ragged ends
-/// are copied, and the rest is zero already.
+/// Reads the image into RAM. It could be mapped from the file, and containers would share its pages: but then a paging-based KVM has a trap for
+/// each of them, where a huge page of RAM has one for all (docs/decisions/0012).
 pub fn load(memory: &GuestMemory, file: &OwnedFd) -> Result<Loaded, HostError> {
     let mut head = vec![0; PAGE_SIZE as usize];
     let bytes = rustix::io::pread(file, &mut head, 0).during(Kind::Kernel, "cannot read the guest image")?;
@@ -97,36 +98,22 @@ pub fn load(memory: &GuestMemory, file: &OwnedFd) -> Result<Loaded, HostError> {
     let elf = parse(&head, memory.ram_end())?;
     let mut end = 0;
     for segment in &elf.segments {
-        place(memory, file, *segment)?;
+        read(memory, file, *segment)?;
         end = end.max((segment.gpa + segment.memory_bytes).next_multiple_of(PAGE_SIZE));
     }
     Ok(Loaded { entry: elf.entry, end })
 }
 
-fn place(memory: &GuestMemory, file: &OwnedFd, segment: Segment) -> Result<(), HostError> {
-    let Segment { offset, gpa, file_bytes, .. } = segment;
-    let file_end = gpa + file_bytes;
-    let (first, last) = (gpa.next_multiple_of(PAGE_SIZE), file_end & !(PAGE_SIZE - 1));
-    if first < last && offset % PAGE_SIZE == gpa % PAGE_SIZE {
-        memory.map_image(first, last - first, file.as_fd(), offset + (first - gpa)).during(Kind::Kernel, "cannot map the guest image")?;
-        copy(memory, file, offset, gpa, first - gpa)?;
-        copy(memory, file, offset + (last - gpa), last, file_end - last)
-    } else {
-        copy(memory, file, offset, gpa, file_bytes)
-    }
-}
-
-fn copy(memory: &GuestMemory, file: &OwnedFd, offset: u64, gpa: u64, bytes: u64) -> Result<(), HostError> {
-    let mut buffer = vec![0; bytes as usize];
+fn read(memory: &GuestMemory, file: &OwnedFd, segment: Segment) -> Result<(), HostError> {
     let mut done = 0;
-    while done < buffer.len() {
-        let part = buffer.get_mut(done..).unwrap_or_default();
-        match rustix::io::pread(file, part, offset + done as u64).during(Kind::Kernel, "cannot read the guest image")? {
+    while done < segment.file_bytes {
+        let rest = memory.vector(segment.gpa + done, segment.file_bytes - done)?;
+        let offset = segment.offset.saturating_add(done) as i64;
+        match memory_sys::read(file.as_fd(), &rest, offset, 0).during(Kind::Kernel, "cannot read the guest image")? {
             0 => return Err(bad("truncated")),
             count => done += count,
         }
     }
-    memory.write_bytes(gpa, &buffer)?;
     Ok(())
 }
 

@@ -17,6 +17,9 @@ const DEVICE: u64 = 0x1f;
 /// The table of the local APIC's 2 MiB stands in the directory page of the last GiB, which lies behind the DAX window.
 const APIC_TABLE: u64 = DIRECT_MAP_PDS + 511 * PAGE_SIZE;
 
+/// Of a vCPU's area: all but the boot stack.
+const CPU_USED: u64 = CPU_MIRROR + CPU_EXCEPTION_TOP;
+
 const TSS_BYTES: u64 = 0x68;
 /// Ports 0..=0xff, a bit each, then the terminating byte of ones.
 const BITMAP_BYTES: u64 = 32;
@@ -91,6 +94,7 @@ fn write_tss(memory: &GuestMemory, vcpu: u32) -> Result<(), Fault> {
 /// Writes the first IRET frame of a vCPU and says in what state it starts: at `ring0_entry`, whose IRETQ goes to `ring3_entry`.
 pub fn start(memory: &GuestMemory, vcpu: u32, ring0_entry: u64, ring3_entry: u64) -> Result<Start, HostError> {
     let virtual_area = LIBOS_BASE + area(vcpu);
+    memory.populate(area(vcpu), CPU_USED);
     let frame = [ring3_entry, u64::from(USER_CS), RING3_FLAGS, virtual_area + CPU_BOOT_STACK_TOP - 8, u64::from(USER_DS)];
     let at = CPU_RING0_TOP - size_of_val(&frame) as u64;
     for (index, word) in frame.iter().enumerate() {

@@ -63,17 +63,4 @@ impl GuestMemory {
         unsafe { mmap_anonymous(start.cast(), bytes as usize, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
         Ok(())
     }
-
-    /// Maps pages of the guest image privately over RAM (before the guest runs).
-    pub fn map_image(&self, gpa: u64, bytes: u64, file: BorrowedFd<'_>, offset: u64) -> Result<(), Errno> {
-        if !gpa.is_multiple_of(PAGE_SIZE) || !bytes.is_multiple_of(PAGE_SIZE) || bytes == 0 {
-            return Err(Errno::INVAL);
-        }
-        let start = self.ram(gpa, bytes).map_err(|Fault| Errno::FAULT)?;
-        // SAFETY: RAM that the guest has not used yet; the mapping is private, readable and writable like the one it replaces.
-        unsafe {
-            mmap(start.cast(), bytes as usize, ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE | MapFlags::FIXED, file, offset)
-        }?;
-        Ok(())
-    }
 }

@@ -8,7 +8,8 @@
 //!   never touches it itself, it only passes its address to system calls, which answer EFAULT;
 //! - the guest may change any byte at any time, so no Rust reference to plain data in guest memory ever exists: copies and atomics only.
 //!
-//! RAM is private anonymous memory, not a memfd: a first touch costs less, and MADV_DONTNEED gives pages back.
+//! RAM is private anonymous memory, not a memfd: a first touch costs less, and MADV_DONTNEED gives pages back. From the library OS's image
+//! on the host may back it by huge pages (docs/decisions/0012): what lies below is small, sparse, and holds page tables.
 
 mod dax;
 mod segments;
@@ -17,7 +18,7 @@ use std::ffi::c_void;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use abi::layout::{DAX_WINDOW, DAX_WINDOW_END, HIGH_RAM, LOW_RAM_END, PAGE_SIZE, RAM_END_MAX};
+use abi::layout::{DAX_WINDOW, DAX_WINDOW_END, HIGH_RAM, IMAGE, LOW_RAM_END, PAGE_SIZE, RAM_END_MAX};
 
 use crate::error::{During, HostError, Kind};
 
@@ -105,7 +106,20 @@ impl GuestMemory {
         // SAFETY: the range lies inside the reservation (checked above) and behind `ram_end`: nobody uses it yet.
         unsafe { mmap_anonymous(self.pointer(start).cast(), (end - start) as usize, ProtFlags::READ | ProtFlags::WRITE, flags) }
             .during(Kind::Memory, "cannot map guest RAM")?;
+        let dense = start.max(IMAGE);
+        if dense < end {
+            // SAFETY: advice on the mapping just made. A host without huge pages refuses it, and does without.
+            unsafe { libc::madvise(self.pointer(dense).cast(), (end - dense) as usize, libc::MADV_HUGEPAGE) };
+        }
         Ok(())
+    }
+
+    /// Has the host back RAM that will surely be used, while there is time.
+    pub fn populate(&self, gpa: u64, bytes: u64) {
+        if let Ok(start) = self.ram(gpa, bytes) {
+            // SAFETY: RAM of the guest, whose contents do not change. A failure (Linux before 5.14) leaves it to the first touch.
+            unsafe { libc::madvise(start.cast(), bytes as usize, libc::MADV_POPULATE_WRITE) };
+        }
     }
 
     /// RAM now ends at `end`, which lies in a backed range.

@@ -88,6 +88,12 @@ impl GuestMemory {
         Ok(IoVectors { vectors, bytes, _memory: self })
     }
 
+    /// A range of RAM.
+    pub fn vector(&self, gpa: u64, bytes: u64) -> Result<IoVectors<'_>, Fault> {
+        let vector = libc::iovec { iov_base: self.ram(gpa, bytes)?.cast(), iov_len: bytes as usize };
+        Ok(IoVectors { vectors: vec![vector], bytes, _memory: self })
+    }
+
     /// One buffer of RAM, for the calls that take an address and a length.
     pub fn buffer(&self, gpa: u64, bytes: u64) -> Result<Buffer<'_>, Fault> {
         Ok(Buffer { pointer: self.ram(gpa, bytes)?, bytes, _memory: self })
