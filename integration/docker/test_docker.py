@@ -258,8 +258,11 @@ def test_a_network_with_names(docker: Docker) -> None:
 
 def test_copy(docker: Docker, asleep: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("through\n")
-    docker("cp", str(tmp_path / "in"), f"{asleep}:/tmp/file")
-    assert docker("exec", asleep, "/bin/cat", "/tmp/file").stdout == b"through\n"
+    for place in ("/tmp/file", "/etc/missed"):
+        missed = docker("exec", asleep, "/bin/sh", "-c", f"ls {place}; ls ${{place%/*}}", check=False)
+        assert place not in missed.stdout.decode()
+        docker("cp", str(tmp_path / "in"), f"{asleep}:{place}")
+        assert docker("exec", asleep, "/bin/cat", place).stdout == b"through\n"
     docker("exec", asleep, "/bin/sh", "-c", "echo back > /tmp/out")
     docker("cp", f"{asleep}:/tmp/out", str(tmp_path / "out"))
     assert (tmp_path / "out").read_text() == "back\n"

@@ -179,6 +179,7 @@ def test_pause(podman: Podman, container: str) -> None:
 
 def test_copies(podman: Podman, container: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content\n")
+    podman("exec", container, "cat", "/copied", code=1)
     podman("cp", tmp_path / "file", f"{container}:/copied")
     assert podman("exec", container, "cat", "/copied") == "content\n"
     podman("exec", container, "sh", "-c", "echo inside > /made")

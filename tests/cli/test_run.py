@@ -162,6 +162,36 @@ def test_what_it_writes_is_in_the_bundle(run: Callable[..., bundles.Completed], 
     assert (work / "folder").is_dir()
 
 
+LOOKS = """
+look() { cat /new /etc/new /etc/old /folder/new; ls /etc /folder; stat -c %s /etc/old; }
+mkdir /folder; echo old > /etc/old
+look > /dev/null 2>&1; touch /folder/made; look > /dev/null 2>&1
+echo ready; read -r line
+sleep 1.1
+look
+"""
+
+
+def test_what_is_copied_into_a_running_container_is_seen(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
+    """Names that were missed, listed and read before, as `docker cp` changes them: below the root filesystem."""
+    bundle.configure(["sh", "-c", LOOKS])
+    command = contained.command("run", "--bundle", str(bundle.path), "copied-into")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as inside:
+        assert inside.stdin
+        assert inside.stdout
+        assert inside.stdout.readline() == "ready\n"
+        root = bundle.rootfs
+        for name in ("new", "etc/new", "folder/new"):
+            (root / name).write_text(f"{name}\n")
+        (root / "etc" / "old").unlink()
+        (root / "etc" / "old").write_text("replaced\n")
+        after = inside.communicate("\n", SECONDS)[0].split()
+    assert after[:4] == ["new", "etc/new", "replaced", "folder/new"]
+    assert after[-1] == "9"
+    assert after.count("new") == 3
+    assert "made" in after
+
+
 class Terminal:
     """The command's terminal, from the user's side."""
 

@@ -34,6 +34,7 @@ fn handle(message: ToGuest) {
     match message {
         ToGuest::Start => start_init(),
         ToGuest::Exec { token, process } => {
+            crate::fs::host::distrust();
             if let Err(errno) = execute(token, *process) {
                 send(&FromGuest::ExecStarted {
                     token,
@@ -44,6 +45,7 @@ fn handle(message: ToGuest) {
             }
         }
         ToGuest::Kill { token, pid, signal, all } => {
+            crate::fs::host::distrust();
             let errno = kill(pid, signal, all).err().map_or(0, |errno| errno.0);
             send(&FromGuest::KillDone { token, errno });
         }

@@ -2,6 +2,8 @@
 //!
 //! Invariants:
 //! - a dentry's inode never changes; a new object under an old name is a new dentry;
+//! - a name counts while its directory is in no more doubt ([`super::inode::InodeState::doubts`]) than when it was found: later, absent
+//!   names are forgotten, and others have to be confirmed; except where something is mounted, or what only this cache has;
 //! - a child holds its parent, a parent's map holds its children; nothing else keeps a dentry alive except its users, so an entry with
 //!   exactly one reference (the map's) and no children may be forgotten at any time;
 //! - changes of a directory, and lookups of names that are not in its map, happen under its `change` lock.
@@ -31,6 +33,10 @@ pub struct Dentry {
     /// Its name is gone: nothing can be created inside, getcwd(2) fails.
     dead: AtomicBool,
     used: AtomicBool,
+    /// Its file system does not know of it.
+    stands_in: AtomicBool,
+    /// The parent's doubts when it was last found there.
+    found_at: AtomicU32,
 }
 
 struct Place {
@@ -46,9 +52,23 @@ struct Children {
     negative: usize,
     /// Every name of the directory is in the map (one that was made here, and lost nothing since): others are absent without a question.
     complete: bool,
+    /// The directory's doubts to which absent names and `complete` belong.
+    doubts: u32,
 }
 
 impl Children {
+    /// Before use: forgets what has become doubtful.
+    fn renew(&mut self, doubts: u32) {
+        if self.doubts != doubts {
+            self.doubts = doubts;
+            self.complete = false;
+            self.forget_absent();
+        }
+    }
+    fn forget_absent(&mut self) {
+        self.map.retain(|_, (_, child)| child.is_some());
+        self.negative = 0;
+    }
     fn get(&self, name: &[u8]) -> Option<&Option<Arc<Dentry>>> {
         self.map.get(&hash(name)).filter(|(known, _)| **known == *name).map(|(_, entry)| entry)
     }
@@ -89,6 +109,8 @@ pub fn set_key(key: u64) {
 /// What the cache knows of a name.
 pub enum Cached {
     Present(Arc<Dentry>),
+    /// It was there before somebody else changed the directory.
+    Doubtful(Arc<Dentry>),
     Absent,
     Unknown,
 }
@@ -136,6 +158,8 @@ impl Dentry {
             mounts: AtomicU32::new(0),
             dead: AtomicBool::new(false),
             used: AtomicBool::new(true),
+            stands_in: AtomicBool::new(false),
+            found_at: AtomicU32::new(0),
         })
     }
 
@@ -158,13 +182,18 @@ impl Dentry {
 
     /// What is cached under a name.
     pub fn cached(&self, name: &[u8]) -> Cached {
-        let children = self.children.lock();
+        let mut children = self.children.lock();
+        children.renew(self.inode.state().doubts());
         match children.get(name) {
             Some(Some(child)) => {
                 if !child.used.load(Ordering::Relaxed) {
                     child.used.store(true, Ordering::Relaxed);
                 }
-                Cached::Present(child.clone())
+                if child.found_at.load(Ordering::Relaxed) == children.doubts || child.stays() {
+                    Cached::Present(child.clone())
+                } else {
+                    Cached::Doubtful(child.clone())
+                }
             }
             Some(None) => Cached::Absent,
             None if children.complete => Cached::Absent,
@@ -175,6 +204,27 @@ impl Dentry {
     /// A directory that was just made, on a file system that nobody else changes: it has no names but those that will be entered.
     pub fn is_new(&self) {
         self.children.lock().complete = true;
+    }
+
+    /// It is here although its file system does not know of it.
+    pub fn stand_in(&self) {
+        self.stands_in.store(true, Ordering::Relaxed);
+    }
+
+    fn stays(&self) -> bool {
+        self.mounts.load(Ordering::Relaxed) > 0 || self.stands_in.load(Ordering::Relaxed)
+    }
+
+    /// What the file system has just found under a name: the child that is known, or a new one. The caller holds `change`.
+    pub fn found(self: &Arc<Self>, name: &[u8], inode: Arc<dyn Inode>) -> Arc<Dentry> {
+        match self.cached(name) {
+            Cached::Present(child) if Arc::ptr_eq(child.inode(), &inode) => child,
+            Cached::Doubtful(child) if Arc::ptr_eq(child.inode(), &inode) => {
+                child.found_at.store(self.inode.state().doubts(), Ordering::Relaxed);
+                child
+            }
+            _ => self.attach(name, inode),
+        }
     }
 
     /// Enters a child. The caller holds `change`.
@@ -196,12 +246,15 @@ impl Dentry {
     fn put(&self, name: &[u8], entry: Option<Arc<Dentry>>) {
         let mut dropped = Vec::new();
         let mut children = self.children.lock();
-        if entry.is_none() {
-            if children.negative >= MOST_NEGATIVE {
-                children.map.retain(|_, (_, child)| child.is_some());
-                children.negative = 0;
+        children.renew(self.inode.state().doubts());
+        match &entry {
+            Some(child) => child.found_at.store(children.doubts, Ordering::Relaxed),
+            None => {
+                if children.negative >= MOST_NEGATIVE {
+                    children.forget_absent();
+                }
+                children.negative += 1;
             }
-            children.negative += 1;
         }
         match children.insert(name, entry) {
             Some(None) => children.negative -= 1,
@@ -245,7 +298,7 @@ impl Dentry {
     /// Replaces this dentry under its old name by the knowledge that there is nothing.
     fn take_out(self: &Arc<Self>, name: &[u8]) {
         if let Some(parent) = self.parent() {
-            let present = matches!(parent.cached(name), Cached::Present(child) if Arc::ptr_eq(&child, self));
+            let present = matches!(parent.cached(name), Cached::Present(child) | Cached::Doubtful(child) if Arc::ptr_eq(&child, self));
             if present {
                 parent.attach_absent(name);
             }
@@ -308,7 +361,7 @@ fn forget_some() {
     for _ in 0..8 {
         let Some(weak) = AGE.lock().pop_front() else { return };
         let Some(dentry) = weak.upgrade() else { continue };
-        let pinned = dentry.used.swap(false, Ordering::Relaxed) || dentry.mounts.load(Ordering::Relaxed) > 0;
+        let pinned = dentry.used.swap(false, Ordering::Relaxed) || dentry.stays();
         if pinned || !dentry.try_forget() {
             AGE.lock().push_back(weak);
         }

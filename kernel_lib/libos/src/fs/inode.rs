@@ -96,6 +96,8 @@ pub trait Inode: Send + Sync + Any {
     fn lookup_ahead(&self, name: &[u8]) -> Vec<(Vec<u8>, Arc<dyn Inode>)> {
         Vec::new()
     }
+    /// For file systems with [`Caching::Confirm`]: before cached names of this directory are believed, at the time `now` of the TSC.
+    fn confirm_names(&self, now: u64) {}
     /// For file systems with [`Caching::Never`]: a cached child is still what lookup would find.
     fn valid(&self) -> bool {
         true
@@ -164,10 +166,20 @@ pub trait Inode: Send + Sync + Any {
 pub enum Caching {
     /// Nobody else changes the tree: names and their absence are cached.
     Always,
+    /// Others change it now and then: names and their absence are cached, and a directory is asked whether it has changed when that was
+    /// last known some time ago ([`Inode::confirm_names`]).
+    Confirm,
     /// Others change it: every resolution asks.
     Ask,
     /// Names come and go by themselves (/proc): every resolution looks up, cached entries are kept while `valid`.
     Never,
+}
+
+impl Caching {
+    /// Whether names are believed without a question of their own.
+    pub fn remembers(self) -> bool {
+        matches!(self, Self::Always | Self::Confirm)
+    }
 }
 
 pub trait FileSystem: Send + Sync {
@@ -201,6 +213,8 @@ pub struct InodeState {
     /// Open files; and whether the last name is gone, so that the last close ends the object.
     opens: AtomicU32,
     gone: AtomicBool,
+    /// How often somebody else has changed a directory: what is cached of its names counts for one value of this.
+    doubts: AtomicU32,
 }
 
 impl InodeState {
@@ -228,6 +242,13 @@ impl InodeState {
     }
     pub fn mark_gone(&self) {
         self.gone.store(true, Ordering::Release);
+    }
+    pub fn doubts(&self) -> u32 {
+        self.doubts.load(Ordering::Acquire)
+    }
+    /// Cached names of this directory are to be asked for again.
+    pub fn doubt(&self) {
+        self.doubts.fetch_add(1, Ordering::AcqRel);
     }
     pub fn is_unused(&self) -> bool {
         self.opens.load(Ordering::Acquire) == 0

@@ -3,7 +3,7 @@
 //! Lock order: [`RENAME`] > directories' `change` (parent before child, else by address).
 
 use super::dentry::Dentry;
-use super::inode::{is_directory, Attributes, Caching, Inode, NewNode, Owner, Rename};
+use super::inode::{is_directory, Attributes, Inode, NewNode, Owner, Rename};
 use super::mount::READONLY;
 use super::path::{child_locked, Last, Walk};
 use super::permission::{self, EXECUTE, WRITE};
@@ -88,7 +88,7 @@ pub fn make(task: &Arc<Task>, start: Location, path: &[u8], mode: u32, rdev: u64
     let node = new_node(task, credentials, &parent, mode, if is_device { rdev } else { 0 });
     let inode = directory.inode().create(&name, &node)?;
     let dentry = enter(&directory, &name, inode);
-    if mode & S_IFMT == S_IFDIR && directory.mount.caching() == Caching::Always {
+    if mode & S_IFMT == S_IFDIR && directory.mount.caching().remembers() {
         dentry.is_new();
     }
     Ok(Location { mount: directory.mount.clone(), dentry })
@@ -192,7 +192,7 @@ pub fn remove(task: &Arc<Task>, start: Location, path: &[u8], want_directory: bo
 
 /// The cache after a name went away.
 fn forget_removed(directory: &Location, name: &[u8], child: &Arc<Dentry>) {
-    if directory.mount.caching() == Caching::Always {
+    if directory.mount.caching().remembers() {
         directory.dentry.attach_absent(name);
     } else {
         directory.dentry.forget(name);
@@ -321,7 +321,7 @@ fn move_dentries(
         None => {}
     }
     child.moved(name, &new_directory.dentry, new_name);
-    if directory.mount.caching() != Caching::Always || flags & RENAME_WHITEOUT != 0 {
+    if !directory.mount.caching().remembers() || flags & RENAME_WHITEOUT != 0 {
         directory.dentry.forget(name);
     }
 }

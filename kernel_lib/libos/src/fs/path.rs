@@ -39,6 +39,8 @@ pub struct Walk<'a> {
     links: u32,
     /// Components ahead that a file system of [`Caching::Ask`] has just confirmed.
     confirmed: usize,
+    /// When it began, by the TSC; 0: not asked yet.
+    now: u64,
 }
 
 enum Step {
@@ -54,12 +56,12 @@ impl<'a> Walk<'a> {
 
     /// With other credentials (access(2)).
     pub fn as_user(task: &'a Arc<Task>, credentials: Arc<Credentials>) -> Self {
-        Self { task, credentials, root: None, resolve: 0, links: 0, confirmed: 0 }
+        Self { task, credentials, root: None, resolve: 0, links: 0, confirmed: 0, now: 0 }
     }
 
     /// With RESOLVE_* flags; `root` is what counts as the root directory.
     pub fn scoped(task: &'a Arc<Task>, root: Location, resolve: u64) -> Self {
-        Self { task, credentials: task.credentials(), root: Some(root), resolve, links: 0, confirmed: 0 }
+        Self { task, credentials: task.credentials(), root: Some(root), resolve, links: 0, confirmed: 0, now: 0 }
     }
 
     fn root(&mut self) -> &Location {
@@ -230,12 +232,21 @@ impl<'a> Walk<'a> {
 
     fn child(&mut self, at: &Location, name: &[u8], after: &[u8]) -> Result<Arc<Dentry>, Errno> {
         match at.mount.caching() {
-            Caching::Always => match at.dentry.cached(name) {
-                Cached::Present(child) => Ok(child),
-                Cached::Absent => Err(ENOENT),
-                Cached::Unknown if self.resolve & RESOLVE_CACHED != 0 => Err(EAGAIN),
-                Cached::Unknown => fetch(&at.dentry, name, after, true),
-            },
+            caching @ (Caching::Always | Caching::Confirm) => {
+                let only_cached = self.resolve & RESOLVE_CACHED != 0;
+                if caching == Caching::Confirm && !only_cached {
+                    if self.now == 0 {
+                        self.now = hal::time::tsc();
+                    }
+                    at.inode().confirm_names(self.now);
+                }
+                match at.dentry.cached(name) {
+                    Cached::Present(child) => Ok(child),
+                    Cached::Absent => Err(ENOENT),
+                    _ if only_cached => Err(EAGAIN),
+                    _ => fetch(&at.dentry, name, after),
+                }
+            }
             Caching::Ask => {
                 if self.confirmed > 0 {
                     self.confirmed -= 1;
@@ -269,22 +280,23 @@ fn names_ahead<'p>(name: &'p [u8], after: &'p [u8]) -> Vec<&'p [u8]> {
     names
 }
 
-/// A name that is not cached: asks the file system for it and for what follows, and enters what is found.
-fn fetch(directory: &Arc<Dentry>, name: &[u8], after: &[u8], remember_absent: bool) -> Result<Arc<Dentry>, Errno> {
+/// A name that is not cached, or doubtful: asks the file system for it and for what follows, and enters what is found.
+fn fetch(directory: &Arc<Dentry>, name: &[u8], after: &[u8]) -> Result<Arc<Dentry>, Errno> {
     let _change = directory.change.lock();
-    match directory.cached(name) {
+    let names = match directory.cached(name) {
         Cached::Present(child) => return Ok(child),
         Cached::Absent => return Err(ENOENT),
-        Cached::Unknown => {}
-    }
+        // What lies deeper may be cached.
+        Cached::Doubtful(_) => alloc::vec![name],
+        Cached::Unknown => names_ahead(name, after),
+    };
     if directory.is_dead() {
         return Err(ENOENT);
     }
-    let names = names_ahead(name, after);
     if names.len() == 1 {
         for (name, inode) in directory.inode().lookup_ahead(name) {
-            if matches!(directory.cached(&name), Cached::Unknown) {
-                directory.attach(&name, inode);
+            if !matches!(directory.cached(&name), Cached::Absent) {
+                directory.found(&name, inode);
             }
         }
         if let Cached::Present(child) = directory.cached(name) {
@@ -296,10 +308,10 @@ fn fetch(directory: &Arc<Dentry>, name: &[u8], after: &[u8], remember_absent: bo
     let mut first = None;
     for (inode, name) in found.into_iter().zip(&names) {
         // What lies deeper cannot be cached yet: a directory is reached through its one name only, and that was unknown.
-        at = at.attach(name, inode);
+        at = at.found(name, inode);
         first.get_or_insert_with(|| at.clone());
     }
-    if errno == Some(ENOENT) && remember_absent && is_directory(&**at.inode()) {
+    if errno == Some(ENOENT) && is_directory(&**at.inode()) {
         let depth = first.as_ref().map_or(0, |_| depth_between(directory, &at));
         if let Some(name) = names.get(depth) {
             at.attach_absent(name);
@@ -331,10 +343,7 @@ fn ask(directory: &Arc<Dentry>, name: &[u8], after: &[u8]) -> Result<(Arc<Dentry
     let mut count = 0;
     for (inode, name) in found.into_iter().zip(&names) {
         let _change = at.change.lock();
-        let next = match at.cached(name) {
-            Cached::Present(child) if Arc::ptr_eq(child.inode(), &inode) => child,
-            _ => at.attach(name, inode),
-        };
+        let next = at.found(name, inode);
         drop(_change);
         let covered = next.mounts.load(core::sync::atomic::Ordering::Relaxed) > 0;
         at = next;
@@ -373,11 +382,12 @@ fn look_again(directory: &Arc<Dentry>, name: &[u8]) -> Result<Arc<Dentry>, Errno
 /// A name in a directory for a caller that holds its `change` lock and is about to change it. None: there is nothing.
 pub fn child_locked(directory: &Location, name: &[u8]) -> Result<Option<Arc<Dentry>>, Errno> {
     let dentry = &directory.dentry;
-    if directory.mount.caching() == Caching::Always {
+    if directory.mount.caching().remembers() {
+        dentry.inode().confirm_names(hal::time::tsc());
         match dentry.cached(name) {
             Cached::Present(child) => return Ok(Some(child)),
             Cached::Absent => return Ok(None),
-            Cached::Unknown => {}
+            Cached::Doubtful(_) | Cached::Unknown => {}
         }
     }
     if dentry.is_dead() {
@@ -385,8 +395,8 @@ pub fn child_locked(directory: &Location, name: &[u8]) -> Result<Option<Arc<Dent
     }
     match dentry.inode().lookup(name) {
         Ok(inode) => match dentry.cached(name) {
-            Cached::Present(child) if Arc::ptr_eq(child.inode(), &inode) || directory.mount.caching() == Caching::Never => Ok(Some(child)),
-            _ => Ok(Some(dentry.attach(name, inode))),
+            Cached::Present(child) if directory.mount.caching() == Caching::Never => Ok(Some(child)),
+            _ => Ok(Some(dentry.found(name, inode))),
         },
         Err(ENOENT) => Ok(None),
         Err(errno) => Err(errno),

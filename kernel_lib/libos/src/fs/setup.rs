@@ -173,15 +173,16 @@ fn step_up(at: &Location, root: &Location) -> Location {
     at
 }
 
-/// Makes a mount point. On a file system that cannot be written it exists in the cache alone, held there by its mount.
+/// Makes a mount point. On a file system that cannot be written it exists in the cache alone.
 fn create(at: &Location, name: &[u8], node: &NewNode, only_cached: bool) -> Result<Arc<Dentry>, Errno> {
     if !only_cached {
         if let Ok(inode) = at.inode().create(name, node) {
             return Ok(at.dentry.attach(name, inode));
         }
     }
-    let stand_in = super::tmpfs::TmpFs::stand_in(node)?;
-    Ok(at.dentry.attach(name, stand_in))
+    let dentry = at.dentry.attach(name, super::tmpfs::TmpFs::stand_in(node)?);
+    dentry.stand_in();
+    Ok(dentry)
 }
 
 /// runc's masks: nothing to read in a file, an empty read-only directory.

@@ -110,6 +110,9 @@ impl Inode for HostInode {
         self.kind
     }
     fn stat(&self) -> Result<Stat, Errno> {
+        if self.kind == S_IFDIR {
+            self.confirm(hal::time::tsc());
+        }
         let writable = self.writable_windows.load(Ordering::Relaxed) && self.mapped.load(Ordering::Relaxed) > 0;
         if writable {
             self.mark_stale();
@@ -181,6 +184,10 @@ impl Inode for HostInode {
             parent = inode;
         }
         (found, walked.errno)
+    }
+
+    fn confirm_names(&self, now: u64) {
+        self.confirm(now);
     }
 
     fn lookup_ahead(&self, name: &[u8]) -> Vec<(Vec<u8>, Arc<dyn Inode>)> {
@@ -276,6 +283,7 @@ impl Inode for HostInode {
         if self.kind != S_IFDIR {
             return Err(ENOTDIR);
         }
+        self.confirm(hal::time::tsc());
         let mut position = position;
         loop {
             let whole = self.listing.lock().is_some();

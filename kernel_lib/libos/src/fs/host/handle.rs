@@ -99,7 +99,7 @@ impl HostInode {
     }
 
     /// Closes what can be opened again.
-    fn drop_idle_handles(&self) -> bool {
+    pub(super) fn drop_idle_handles(&self) -> bool {
         if self.is_nameless() {
             return self.handles.lock().get(false).is_none();
         }

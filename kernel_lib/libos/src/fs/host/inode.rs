@@ -2,6 +2,9 @@
 //!
 //! Lock order: `content` (sleeps, held while program memory is touched) > address space > everything else here (spin locks, leaves).
 //! The fault path ([`super::mapping`]) therefore never takes `content`.
+//!
+//! Of an exclusive tree what is known counts without asking, but a directory is asked for its ctime before its names are believed when
+//! that is more than [`TRUST_SECONDS`] ago, or was before an order from outside. Whatever changed it then, its names are doubted: who it was cannot be told.
 
 use super::ahead::Ahead;
 use super::handle::Handles;
@@ -17,6 +20,20 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use hal::sync::SpinLock;
 use linux_abi::fs::{PATH_MAX, S_IFDIR, S_IFMT};
+
+/// How long a directory's names are believed.
+const TRUST_SECONDS: u64 = 1;
+/// The end of the trust of what was asked for before somebody outside last gave an order ([`distrust`]).
+static ORDERED: AtomicU64 = AtomicU64::new(0);
+
+/// Somebody outside wants something of the container now: what they have changed before is to be seen.
+pub fn distrust() {
+    ORDERED.store(trust_from(hal::time::tsc()), Ordering::Relaxed);
+}
+
+/// How long after a change another one may leave the same ctime, ns: file systems count ticks of the host's clock, or seconds.
+const TICK: u64 = 10_000_000;
+const COARSE_TICK: u64 = 2_000_000_000;
 
 pub struct HostInode {
     pub(super) tree: Arc<HostTree>,
@@ -52,6 +69,8 @@ pub struct HostInode {
     pub(super) synced: AtomicBool,
     /// A window is writable: programs may change the file without a system call.
     pub(super) writable_windows: AtomicBool,
+    /// Until when a directory's names are believed, by the TSC.
+    trusted: AtomicU64,
 }
 
 pub(super) type Link = (Arc<HostInode>, Arc<[u8]>);
@@ -64,6 +83,19 @@ struct Known {
     owed_mtime: Option<Time>,
     /// How often any of this was told or changed: what the host said before counts for nothing afterwards.
     changes: u64,
+    /// The host's clock, ns, when it told `stat`.
+    told: u64,
+    /// The directory may have other names than when they were last confirmed.
+    renamed: bool,
+}
+
+impl Known {
+    /// Whether `ctime` may stay as it is though the file changes.
+    fn is_fresh(&self) -> bool {
+        let ctime = self.stat.ctime;
+        let tick = if ctime.nsec == 0 { COARSE_TICK } else { TICK };
+        (ctime.sec as u64).saturating_mul(1_000_000_000).saturating_add(u64::from(ctime.nsec)).saturating_add(tick) > self.told
+    }
 }
 
 impl HostInode {
@@ -81,7 +113,14 @@ impl HostInode {
             key: (stat.dev, stat.ino),
             is_root,
             links: SpinLock::new(links),
-            attributes: SpinLock::new(Known { stat: *stat, stale: false, owed_mtime: None, changes: 0 }),
+            attributes: SpinLock::new(Known {
+                stat: *stat,
+                stale: false,
+                owed_mtime: None,
+                changes: 0,
+                told: hal::time::realtime(),
+                renamed: false,
+            }),
             owner: [AtomicU64::new(u64::from(stat.mode) | u64::from(stat.uid) << 32), AtomicU64::new(u64::from(stat.gid))],
             state: InodeState::default(),
             target: SpinLock::new(target.map(Into::into)),
@@ -97,6 +136,7 @@ impl HostInode {
             copied: AtomicBool::new(false),
             synced: AtomicBool::new(false),
             writable_windows: AtomicBool::new(false),
+            trusted: AtomicU64::new(trust_from(hal::time::tsc())),
         })
     }
 
@@ -153,13 +193,15 @@ impl HostInode {
         !self.is_root && self.links.lock().is_empty()
     }
 
-    /// Whether what the host shows under this inode's number is still this file.
+    /// Whether what the host shows under this inode's number is still this file. An overlay that copies a file up, or the directories
+    /// above one, keeps their numbers but not the time of birth.
     pub(super) fn is_still(&self, stat: &Stat) -> bool {
         let known = self.attributes.lock();
-        known.stat.mode & S_IFMT == stat.mode & S_IFMT && known.stat.btime == stat.btime
+        let changed_here = self.kind == S_IFDIR || self.exclusive() && (known.stale || self.opens.load(Ordering::Acquire) > 0);
+        self.kind == stat.mode & S_IFMT && (known.stat.btime == stat.btime || changed_here)
     }
 
-    /// Seen under a name: remembers it, and of a shared tree the attributes.
+    /// Seen under a name: remembers it, and the attributes.
     pub(super) fn found_at(&self, parent: &Arc<HostInode>, name: &[u8], stat: &Stat) {
         if !self.is_root {
             let mut links = self.links.lock();
@@ -177,7 +219,44 @@ impl HostInode {
         }
         if !self.exclusive() {
             self.learn(stat);
+        } else if self.settled().is_some_and(|known| known.ctime != stat.ctime) {
+            self.look_again();
         }
+    }
+
+    /// A file of an exclusive tree is not as it was left, or was just being changed here: which of them, the host is asked.
+    fn look_again(&self) {
+        self.mark_stale();
+        self.trusted.store(0, Ordering::Relaxed);
+        if self.opens.load(Ordering::Acquire) == 0 {
+            // An overlay shows another file once it is written: handles and windows would go on with the old one.
+            self.drop_windows();
+            self.drop_idle_handles();
+        }
+        if let Ok(stat) = self.fresh_stat() {
+            self.shorten_windows(stat.size);
+            self.contents_changed();
+        }
+    }
+
+    /// Asks whether the directory has changed, if that is not known for `now`.
+    pub(super) fn confirm(&self, now: u64) {
+        let trusted = self.trusted.load(Ordering::Relaxed);
+        if now < trusted && trusted >= ORDERED.load(Ordering::Relaxed) || !self.exclusive() {
+            return;
+        }
+        let (seen, fresh) = {
+            let known = self.attributes.lock();
+            (known.changes, known.is_fresh())
+        };
+        let Ok(stat) = self.with_name(request::stat) else { return };
+        self.learn_since(Some(seen), &stat);
+        let renamed = core::mem::replace(&mut self.attributes.lock().renamed, false);
+        if renamed || fresh {
+            self.listing.lock().take();
+            self.state.doubt();
+        }
+        self.trusted.store(trust_from(now), Ordering::Relaxed);
     }
 
     /// Attributes as the host has just told them.
@@ -200,8 +279,10 @@ impl HostInode {
         if known.stat.mtime != stat.mtime {
             self.listing.lock().take();
         }
+        known.renamed |= known.stale || known.stat.ctime != stat.ctime;
         known.stat = *stat;
         known.stale = false;
+        known.told = hal::time::realtime();
         self.owner[0].store(u64::from(stat.mode) | u64::from(stat.uid) << 32, Ordering::Relaxed);
         self.owner[1].store(u64::from(stat.gid), Ordering::Relaxed);
         self.size.store(stat.size, Ordering::Release);
@@ -303,6 +384,11 @@ impl HostInode {
         drop(removed);
         last
     }
+}
+
+/// The end of the trust that begins at `now`.
+fn trust_from(now: u64) -> u64 {
+    now.saturating_add(hal::time::tsc_hz() * TRUST_SECONDS)
 }
 
 fn join(parts: &[Arc<[u8]>], child: &[u8]) -> Vec<u8> {

@@ -14,7 +14,7 @@ use zerocopy::FromBytes;
 
 pub struct HostTree {
     pub(super) handle: u32,
-    /// Nobody else writes the tree.
+    /// Others hardly ever write the tree, and the guest may be late to see it (`docker cp`).
     pub(super) exclusive: bool,
     pub(super) inodes: SpinLock<BTreeMap<(u64, u64), Weak<HostInode>>>,
 }
@@ -69,7 +69,7 @@ impl FileSystem for HostFs {
 
     fn caching(&self) -> Caching {
         if self.tree.exclusive {
-            Caching::Always
+            Caching::Confirm
         } else {
             Caching::Ask
         }
