@@ -359,7 +359,7 @@ fn next_deadline() -> Option<u64> {
         if *deadline >= latest {
             break;
         }
-        latest = latest.min(deadline.saturating_add(task.timer_slack.load(Ordering::Relaxed)));
+        latest = latest.min(deadline.saturating_add(task.timer_slack.get()));
     }
     (latest != u64::MAX).then_some(latest)
 }

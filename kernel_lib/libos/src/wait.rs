@@ -14,8 +14,14 @@ pub trait Waiter: Send + Sync {
     /// Called with the queue's lock held: must be quick, must not touch the queue.
     fn wake(&self);
     /// As [`Self::wake`], when the waker knows which EPOLL* bits may have become true (0: any). Epoll leaves out what it was not asked for.
-    fn wake_for(&self, _events: u32) {
+    /// Whether somebody was waiting for it.
+    fn wake_for(&self, _events: u32) -> bool {
         self.wake();
+        true
+    }
+    /// One of several that do the same work: once one of them was waiting, the others need not be woken (EPOLLEXCLUSIVE).
+    fn is_exclusive(&self) -> bool {
+        false
     }
 }
 
@@ -68,6 +74,10 @@ impl WaitQueue {
         self.count.store(waiters.len(), Ordering::SeqCst);
     }
 
+    pub fn has_waiters(&self) -> bool {
+        self.count.load(Ordering::SeqCst) > 0
+    }
+
     /// Wakes everybody.
     pub fn wake_all(&self) {
         self.wake(usize::MAX);
@@ -83,8 +93,12 @@ impl WaitQueue {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
+        let mut taken = false;
         for waiter in self.waiters.lock().iter().filter_map(Weak::upgrade) {
-            waiter.wake_for(events);
+            let exclusive = waiter.is_exclusive();
+            if !(exclusive && taken) {
+                taken |= waiter.wake_for(events) && exclusive;
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Open file descriptions (open(2): "open file description") and the operations behind them.
 
 use super::inode::Stat;
+use super::sigio::Notifier;
 use crate::errno::{Errno, EINVAL, ENODEV, ENOTDIR, ENOTTY, ENXIO, ESPIPE};
 use crate::io::IoBuffer;
 use crate::mm::Pages;
@@ -12,6 +13,7 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::{AtomicU32, Ordering};
+use hal::sync::Once;
 
 /// EPOLL* bits (the same values as POLL*).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -110,8 +112,10 @@ pub trait FileOps: Send + Sync + Any {
     fn release(&self, file: &OpenFile) {}
     /// A descriptor (not the last) was closed by `task`: POSIX record locks.
     fn flush(&self, file: &OpenFile) {}
-    /// fcntl(F_SETFL) changed the flags.
-    fn flags_changed(&self, file: &OpenFile) {}
+    /// Whether O_ASYNC works on it: the owner (as F_SETOWN has it) when none was set; 0: nobody.
+    fn default_owner(&self) -> Option<i32> {
+        None
+    }
     /// fstat(2). Files of a file system answer by their location; this is for the others.
     fn stat(&self, file: &OpenFile) -> Result<Stat, Errno> {
         Ok(Stat { mode: 0o600, nlink: 1, blksize: 4096, dev: ANONYMOUS_DEVICE, ino: 1, ..Stat::default() })
@@ -158,8 +162,8 @@ pub struct OpenFile {
     pub location: Option<crate::fs::Location>,
     /// Counted as a writer of the inode.
     counts_as_writer: bool,
-    /// F_SETOWN, F_SETSIG.
-    pub owner: hal::sync::SpinLock<(i32, i32)>,
+    /// O_ASYNC, F_SETOWN, F_SETSIG.
+    pub(super) notifier: Once<Arc<Notifier>>,
 }
 
 /// Device number of files that no file system has.
@@ -186,7 +190,7 @@ impl OpenFile {
         if let Some(location) = &location {
             location.inode().state().opened();
         }
-        Arc::new(Self { ops, flags, position: Mutex::new(0), location, counts_as_writer, owner: Default::default() })
+        Arc::new(Self { ops, flags, position: Mutex::new(0), location, counts_as_writer, notifier: Once::new() })
     }
 
     /// The inode, when a file system has it.
@@ -211,7 +215,10 @@ impl OpenFile {
     }
     pub fn set_flags(&self, flags: u32) {
         self.flags.store(flags, Ordering::Relaxed);
-        self.ops.flags_changed(self);
+    }
+    /// What sends signals about it, if anybody has asked for any.
+    pub fn known_notifier(&self) -> Option<&Arc<Notifier>> {
+        self.notifier.get()
     }
     pub fn nonblocking(&self) -> bool {
         self.flags() & O_NONBLOCK != 0
@@ -233,6 +240,7 @@ impl Drop for OpenFile {
         let ops = self.ops.clone();
         ops.release(self);
         super::locks::released(self);
+        super::lease::released(self);
         if self.flags() & O_PATH == 0 {
             super::notify::closed(self);
         }

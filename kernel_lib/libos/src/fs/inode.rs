@@ -7,16 +7,18 @@
 //! - a file type never changes during an inode's life.
 
 use super::file::{FileOps, OpenFile};
+use super::lease::Leases;
 use super::locks::FileLocks;
 use super::notify::Watches;
 use super::Location;
 use crate::errno::{Errno, EINVAL, ELOOP, ENOTDIR, EOPNOTSUPP, EPERM, EXDEV};
 use crate::process::Task;
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
-use hal::sync::SpinLock;
+use hal::sync::{Once, SpinLock};
 use linux_abi::fs::{StatFs, DT_BLK, DT_CHR, DT_DIR, DT_FIFO, DT_LNK, DT_REG, DT_SOCK, DT_UNKNOWN, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
 
 pub use abi::request::{Attributes, Stat, Time};
@@ -206,6 +208,8 @@ pub trait FileSystem: Send + Sync {
 pub struct InodeState {
     pub watches: Watches,
     pub locks: FileLocks,
+    /// Allocated when the first is taken.
+    pub leases: Once<Box<Leases>>,
     /// The pipe behind a FIFO, the socket bound to a socket node.
     pub attachment: SpinLock<Option<Arc<dyn Any + Send + Sync>>>,
     /// > 0: descriptors that may write; < 0: programs that run it (ETXTBSY for the other side).
@@ -232,6 +236,13 @@ impl InodeState {
     }
     pub fn allow_write(&self) {
         self.write_count.fetch_add(1, Ordering::AcqRel);
+    }
+    /// Open files that may write.
+    pub fn writers(&self) -> i32 {
+        self.write_count.load(Ordering::Acquire)
+    }
+    pub fn open_files(&self) -> u32 {
+        self.opens.load(Ordering::Acquire)
     }
     pub fn opened(&self) {
         self.opens.fetch_add(1, Ordering::AcqRel);

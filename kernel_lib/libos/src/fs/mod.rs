@@ -7,7 +7,7 @@
 //!        │ Inode, FileSystem, FileOps
 //! host (trees of the host) · tmpfs · overlay · proc · sysfs · devices · stream (stdio)
 //!        │
-//! notify (inotify's events) · locks (advisory locks) · table (descriptors) · file (open files)
+//! notify (inotify's events) · locks (advisory locks) · sigio, dnotify, lease (signals) · table (descriptors) · file (open files)
 //! ```
 //!
 //! Lock order: rename lock > directory's `change` (parent before child) > open file position > inode's own sleeping lock > address space
@@ -19,10 +19,12 @@ pub mod dentry;
 pub mod device;
 pub mod devpts;
 pub mod directory;
+pub mod dnotify;
 pub mod file;
 pub mod host;
 pub mod inode;
 pub mod kinds;
+pub mod lease;
 pub mod locks;
 pub mod memfd;
 pub mod mount;
@@ -34,6 +36,7 @@ pub mod path;
 pub mod permission;
 pub mod proc;
 pub mod setup;
+pub mod sigio;
 pub mod stream;
 pub mod synthetic;
 pub mod sysfs;

@@ -7,7 +7,7 @@ use super::mount::{NODEV, NOEXEC};
 use super::namei::{enter, new_node, writable_mount};
 use super::path::{child_locked, Last, Walk};
 use super::permission::{self, READ, WRITE};
-use super::{notify, Location};
+use super::{lease, notify, Location};
 use crate::errno::{Errno, EACCES, EEXIST, EINVAL, EISDIR, ELOOP, ENOENT, ENOTDIR, ENXIO, EPERM};
 use crate::io::IoBuffer;
 use crate::process::{Credentials, Task};
@@ -15,8 +15,8 @@ use abi::request::{ATTR_MODE, ATTR_MTIME, ATTR_SIZE};
 use alloc::sync::Arc;
 use core::any::Any;
 use linux_abi::fs::{
-    O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL, O_NOATIME, O_NOFOLLOW, O_PATH, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY, S_IFBLK, S_IFCHR,
-    S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, S_ISGID, S_ISUID, S_IXGRP,
+    O_ACCMODE, O_CREAT, O_DIRECTORY, O_EXCL, O_NOATIME, O_NOFOLLOW, O_NONBLOCK, O_PATH, O_RDWR, O_TMPFILE, O_TRUNC, O_WRONLY, S_IFBLK,
+    S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG, S_IFSOCK, S_ISGID, S_ISUID, S_IXGRP,
 };
 
 /// Flags that stay with the open file (fcntl(2), F_GETFL); the others act at open.
@@ -218,18 +218,16 @@ fn finish(task: &Arc<Task>, location: Location, flags: u32) -> Result<Arc<OpenFi
             }
             OpenFile::writer_at(opened?, kept, location)
         }
-        _ => {
-            if flags & O_TRUNC != 0 {
-                truncate(&inode, 0)?;
-            }
-            OpenFile::at(inode.open(flags)?, kept, Some(location))
-        }
+        S_IFREG => OpenFile::at(prepare(&inode, flags)?, kept, Some(location)),
+        _ => OpenFile::at(inode.open(flags)?, kept, Some(location)),
     };
     notify::opened(&file);
     Ok(file)
 }
 
+/// Opens a regular file.
 fn prepare(inode: &Arc<dyn Inode>, flags: u32) -> Result<Arc<dyn FileOps>, Errno> {
+    lease::break_for(&**inode, wanted(flags) & WRITE != 0 || flags & O_TRUNC != 0, flags & O_NONBLOCK == 0)?;
     if flags & O_TRUNC != 0 {
         truncate(inode, 0)?;
     }

@@ -164,6 +164,10 @@ impl FileOps for StreamFile {
         Some(&self.changed)
     }
 
+    fn default_owner(&self) -> Option<i32> {
+        Some(0)
+    }
+
     fn ioctl(&self, _file: &OpenFile, _task: &Arc<Task>, command: u32, argument: u64) -> SysResult {
         let bytes = argument_bytes(command).ok_or(ENOTTY)?;
         let of_terminals = !matches!(command, FIONREAD | TIOCOUTQ);

@@ -1,6 +1,6 @@
 //! Descriptor tables: numbers to open files. Shared by CLONE_FILES.
 
-use super::file::OpenFile;
+use super::file::{OpenFile, O_PATH};
 use crate::errno::{Errno, EBADF, EMFILE};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -27,7 +27,13 @@ impl FdTable {
         Arc::new(Self { entries: SpinLock::new(self.entries.lock().clone()) })
     }
 
+    /// The open file. EBADF if it only names a place (O_PATH), which is not enough for most calls.
     pub fn get(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
+        self.get_any(fd).and_then(|file| if file.flags() & O_PATH == 0 { Ok(file) } else { Err(EBADF) })
+    }
+
+    /// As [`Self::get`], an O_PATH descriptor too.
+    pub fn get_any(&self, fd: i32) -> Result<Arc<OpenFile>, Errno> {
         self.with(fd, |entry| entry.file.clone())
     }
 
@@ -79,6 +85,7 @@ impl FdTable {
     fn closed(&self, file: &OpenFile) {
         file.ops.flush(file);
         super::locks::descriptor_closed(self.identity(), file);
+        super::dnotify::descriptor_closed(self.identity(), file);
     }
 
     /// Takes a descriptor away; drop the file outside of any lock.

@@ -79,15 +79,22 @@ impl Waiter for Item {
         self.wake_for(0);
     }
 
-    fn wake_for(&self, events: u32) {
+    fn wake_for(&self, events: u32) -> bool {
         let wanted = self.wanted();
         if wanted == 0 || (events != 0 && events & wanted == 0) {
-            return;
+            return false;
         }
-        let Some(epoll) = self.epoll.upgrade() else { return };
-        if self.enqueue(&epoll) {
+        let Some(epoll) = self.epoll.upgrade() else { return false };
+        let waiting = epoll.queue.has_waiters();
+        let queued = self.enqueue(&epoll);
+        if queued {
             epoll.queue.wake_for(Events::IN.0 | Events::RDNORM.0);
         }
+        queued && waiting
+    }
+
+    fn is_exclusive(&self) -> bool {
+        self.mask.load(Ordering::Acquire) & EPOLLEXCLUSIVE != 0
     }
 }
 

@@ -204,6 +204,10 @@ impl FileOps for Inotify {
         Some(&self.queue)
     }
 
+    fn default_owner(&self) -> Option<i32> {
+        Some(0)
+    }
+
     fn ioctl(&self, _file: &OpenFile, _task: &Arc<Task>, request: u32, argument: u64) -> SysResult {
         match request {
             FIONREAD => hal::user::write(argument, &(self.unread() as i32)).map(|()| 0),

@@ -351,6 +351,10 @@ impl FileOps for PipeEnd {
         Some(if self.reads { &self.pipe.readable } else { &self.pipe.writable })
     }
 
+    fn default_owner(&self) -> Option<i32> {
+        Some(0)
+    }
+
     fn ioctl(&self, _file: &OpenFile, _task: &Arc<Task>, request: u32, argument: u64) -> SysResult {
         match request {
             FIONREAD => hal::user::write(argument, &(self.pipe.used() as i32)).map(|()| 0),

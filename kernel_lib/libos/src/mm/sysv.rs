@@ -9,7 +9,7 @@ use super::vma::{Backing, Flags};
 use super::{AddressSpace, Pages, Source, PAGE_SIZE};
 use crate::errno::{Errno, EACCES, EEXIST, EIDRM, EINVAL, ENOENT, ENOSPC, EPERM};
 use crate::process::{Credentials, Task};
-use alloc::collections::BTreeMap;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
@@ -179,7 +179,8 @@ pub fn get(task: &Task, key: i32, bytes: u64, flags: u32) -> Result<i32, Errno> 
     if segments.by_id.len() >= MOST_SEGMENTS {
         return Err(ENOSPC);
     }
-    let index = (0..MOST_SEGMENTS as i32).find(|index| !segments.by_id.keys().any(|id| id & 0x7fff == *index)).ok_or(ENOSPC)?;
+    let used: BTreeSet<i32> = segments.by_id.keys().map(|id| id & 0x7fff).collect();
+    let index = (0..MOST_SEGMENTS as i32).find(|index| !used.contains(index)).ok_or(ENOSPC)?;
     let id = index | ((segments.sequence & 0xffff) as i32) << 15 & i32::MAX;
     segments.sequence += 1;
     let memory = SharedMemory::new(String::new(), (DEVICE, id as u64), None);
@@ -308,7 +309,7 @@ pub fn control(task: &Task, id: i32, command: i32, buffer: u64) -> Result<usize,
             let segment = if command == IPC_STAT {
                 find(id)?
             } else {
-                SEGMENTS.lock().by_id.values().find(|segment| segment.id & 0x7fff == id).cloned().ok_or(EINVAL)?
+                SEGMENTS.lock().by_id.values().find(|segment| segment.id & 0x7fff == id & 0x7fff).cloned().ok_or(EINVAL)?
             };
             if command != SHM_STAT_ANY {
                 segment.check(&credentials, 4)?;

@@ -107,6 +107,9 @@ impl FileOps for SocketFile {
     fn poll_queue(&self, _file: &OpenFile) -> Option<&WaitQueue> {
         Some(self.socket.queue())
     }
+    fn default_owner(&self) -> Option<i32> {
+        Some(0)
+    }
     fn ioctl(&self, _file: &OpenFile, _task: &Arc<Task>, request: u32, argument: u64) -> SysResult {
         self.socket.ioctl(request, argument)
     }

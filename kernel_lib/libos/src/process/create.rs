@@ -224,7 +224,7 @@ fn inherit_attributes(task: &Arc<Task>, child: &Arc<Task>) {
     let (from, to) = (task.as_ref(), child.as_ref());
     to.no_new_privs.store(from.no_new_privs.load(Ordering::Relaxed), Ordering::Relaxed);
     to.personality.store(from.personality.load(Ordering::Relaxed), Ordering::Relaxed);
-    to.timer_slack.store(from.timer_slack.load(Ordering::Relaxed), Ordering::Relaxed);
+    to.timer_slack.inherit(&from.timer_slack);
     to.scheduling.inherit(&from.scheduling);
     to.sched.affinity.store(from.sched.affinity.load(Ordering::Relaxed), Ordering::Relaxed);
     to.seccomp.inherit(&from.seccomp);

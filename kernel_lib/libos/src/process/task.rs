@@ -44,7 +44,7 @@ pub struct Task {
     pub personality: AtomicU32,
     /// PR_SET_PDEATHSIG.
     pub parent_death_signal: AtomicU32,
-    pub timer_slack: AtomicU64,
+    pub timer_slack: TimerSlack,
     pub scheduling: Scheduling,
     pub times: TaskTimes,
     /// What to do before the program's first instruction.
@@ -55,6 +55,31 @@ pub struct Task {
     pub restart: SpinLock<Option<crate::time::Restart>>,
     /// It has left the tree.
     pub(super) gone: AtomicBool,
+}
+
+/// PR_SET_TIMERSLACK: the value, and the one that 0 brings back; ns.
+pub struct TimerSlack {
+    current: AtomicU64,
+    default: AtomicU64,
+}
+
+impl Default for TimerSlack {
+    fn default() -> Self {
+        Self { current: AtomicU64::new(50_000), default: AtomicU64::new(50_000) }
+    }
+}
+
+impl TimerSlack {
+    pub fn get(&self) -> u64 {
+        self.current.load(Ordering::Relaxed)
+    }
+    pub fn set(&self, value: u64) {
+        self.current.store(if value == 0 { self.default.load(Ordering::Relaxed) } else { value }, Ordering::Relaxed);
+    }
+    pub(super) fn inherit(&self, from: &Self) {
+        self.current.store(from.get(), Ordering::Relaxed);
+        self.default.store(from.get(), Ordering::Relaxed);
+    }
 }
 
 /// What sched(7) keeps of a thread besides its affinity: stored and reported; the scheduler has one class.
@@ -111,7 +136,7 @@ impl Task {
             no_new_privs: AtomicBool::new(false),
             personality: AtomicU32::new(0),
             parent_death_signal: AtomicU32::new(0),
-            timer_slack: AtomicU64::new(50_000),
+            timer_slack: TimerSlack::default(),
             scheduling: Scheduling::default(),
             times: TaskTimes::default(),
             begin: SpinLock::new(Begin::Nothing),

@@ -59,6 +59,11 @@ pub fn find_task(tid: u32) -> Option<Arc<Task>> {
     TREE.lock().tasks.get(&tid).cloned()
 }
 
+/// Whether the number names a thread, a process, a group or a session.
+pub fn in_use(id: u32) -> bool {
+    TREE.lock().in_use(id)
+}
+
 /// A process, zombies included.
 pub fn find_process(pid: u32) -> Option<Arc<Process>> {
     TREE.lock().processes.get(&pid).cloned()

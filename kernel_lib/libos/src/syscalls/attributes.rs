@@ -2,13 +2,12 @@
 
 use super::paths::{lookup, place, target, Target};
 use super::{full, Call, Entry};
-use crate::errno::{Errno, EACCES, EBADF, EINVAL, EISDIR, EOPNOTSUPP, EPERM, EROFS};
-use crate::fs::file::OpenFile;
+use crate::errno::{Errno, EACCES, EINVAL, EISDIR, EOPNOTSUPP, EPERM, EROFS};
 use crate::fs::inode::{Attributes, Inode, Owner, Stat, Time};
 use crate::fs::mount::{Mount, NOEXEC};
 use crate::fs::namei::{set_attributes, writable_mount};
 use crate::fs::permission::{self, capable, in_group, is_owner, WRITE};
-use crate::fs::{open, Location, Walk};
+use crate::fs::{lease, open, Location, Walk};
 use crate::process::Credentials;
 use crate::SysResult;
 use abi::request::{ATTR_ATIME, ATTR_ATIME_NOW, ATTR_GID, ATTR_MODE, ATTR_MTIME, ATTR_MTIME_NOW, ATTR_UID};
@@ -84,7 +83,7 @@ fn lstat(call: &mut Call<'_>) -> SysResult {
 }
 
 fn fstat(call: &mut Call<'_>) -> SysResult {
-    let file = call.task.files().get(call.int(0))?;
+    let file = call.task.files().get_any(call.int(0))?;
     store_stat(call.args[1], &file.stat()?)
 }
 
@@ -226,18 +225,8 @@ fn chmod(call: &mut Call<'_>) -> SysResult {
 }
 
 fn fchmod(call: &mut Call<'_>) -> SysResult {
-    let file = open_for_change(call, 0)?;
+    let file = call.task.files().get(call.int(0))?;
     change_mode(call, file.location.as_ref().ok_or(EINVAL)?, call.uint(1))
-}
-
-/// A descriptor that is more than a name (O_PATH descriptors are EBADF).
-fn open_for_change(call: &Call<'_>, index: usize) -> Result<Arc<OpenFile>, Errno> {
-    let file = call.task.files().get(call.int(index))?;
-    if file.flags() & fs::O_PATH != 0 {
-        Err(EBADF)
-    } else {
-        Ok(file)
-    }
 }
 
 fn fchmodat(call: &mut Call<'_>) -> SysResult {
@@ -303,7 +292,7 @@ fn lchown(call: &mut Call<'_>) -> SysResult {
 }
 
 fn fchown(call: &mut Call<'_>) -> SysResult {
-    let file = open_for_change(call, 0)?;
+    let file = call.task.files().get(call.int(0))?;
     change_owner(call, file.location.as_ref().ok_or(EINVAL)?, call.uint(1), call.uint(2))
 }
 
@@ -385,7 +374,7 @@ fn utimensat(call: &mut Call<'_>) -> SysResult {
         if flags != 0 {
             return Err(EINVAL);
         }
-        let file = open_for_change(call, 0)?;
+        let file = call.task.files().get(call.int(0))?;
         return change_times(call, file.location.as_ref().ok_or(EINVAL)?, times);
     }
     let location = place(call, call.int(0), 1, flags, EINVAL)?;
@@ -417,7 +406,7 @@ fn utimes(call: &mut Call<'_>) -> SysResult {
 fn futimesat(call: &mut Call<'_>) -> SysResult {
     let times = timeval_times(call.args[2])?;
     if call.args[1] == 0 {
-        let file = open_for_change(call, 0)?;
+        let file = call.task.files().get(call.int(0))?;
         return change_times(call, file.location.as_ref().ok_or(EINVAL)?, times);
     }
     let location = lookup(call, call.int(0), 1, true)?;
@@ -467,7 +456,7 @@ fn truncate(call: &mut Call<'_>) -> SysResult {
     writable_mount(&location)?;
     permission::check(&call.task.credentials(), &**inode, WRITE)?;
     inode.state().add_writer()?;
-    let done = resize(call, inode, call.args[1] as i64);
+    let done = lease::break_for(&**inode, true, true).and_then(|()| resize(call, inode, call.args[1] as i64));
     inode.state().remove_writer();
     if done.is_ok() {
         crate::fs::notify::event(&location.dentry, fs::IN_MODIFY);
@@ -476,7 +465,7 @@ fn truncate(call: &mut Call<'_>) -> SysResult {
 }
 
 fn ftruncate(call: &mut Call<'_>) -> SysResult {
-    let file = open_for_change(call, 0)?;
+    let file = call.task.files().get(call.int(0))?;
     if !file.writable() {
         return Err(EINVAL);
     }
@@ -511,7 +500,7 @@ fn statfs(call: &mut Call<'_>) -> SysResult {
 }
 
 fn fstatfs(call: &mut Call<'_>) -> SysResult {
-    let file = call.task.files().get(call.int(0))?;
+    let file = call.task.files().get_any(call.int(0))?;
     let statfs = match &file.location {
         Some(location) => mount_statfs(&location.mount)?,
         None => StatFs { kind: file.ops.magic(), bsize: 4096, namelen: 255, frsize: 4096, flags: fs::ST_VALID, ..StatFs::default() },

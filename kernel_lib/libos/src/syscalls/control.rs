@@ -114,10 +114,10 @@ fn sys_prctl(call: &mut Call<'_>) -> SysResult {
         PR_GET_SECUREBITS => Ok(task.credentials().securebits as usize),
         PR_SET_SECUREBITS => set_securebits(call, value as u32),
         PR_SET_TIMERSLACK => {
-            task.timer_slack.store(if value == 0 { 50_000 } else { value }, Ordering::Relaxed);
+            task.timer_slack.set(value);
             Ok(0)
         }
-        PR_GET_TIMERSLACK => Ok(task.timer_slack.load(Ordering::Relaxed) as usize),
+        PR_GET_TIMERSLACK => Ok(task.timer_slack.get() as usize),
         PR_MCE_KILL | PR_MCE_KILL_GET => Ok(0),
         PR_SET_MM => set_memory_marks(call),
         PR_SET_CHILD_SUBREAPER => {

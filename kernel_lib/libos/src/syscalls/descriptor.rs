@@ -1,27 +1,31 @@
 //! Descriptors: close, dup, fcntl(2), ioctl(2), flock(2), fsync and the like.
 
 use super::paths::NOFILE;
-use super::{full, partial, Call, Entry};
+use super::{full, Call, Entry};
 use crate::errno::{Errno, EBADF, EINVAL, ENOTTY, EOVERFLOW};
+use crate::fs::dnotify;
 use crate::fs::file::OpenFile;
+use crate::fs::lease;
 use crate::fs::locks::{self, Owner, Record};
 use crate::fs::permission;
+use crate::fs::sigio::{self, Notifier, Owner as SignalOwner};
 use crate::ipc::pipe;
 use crate::SysResult;
 use alloc::sync::Arc;
 use linux_abi::fs::{
-    Flock, FD_CLOEXEC, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_GETLK, F_GETOWN, F_GETOWN_EX, F_GETPIPE_SZ, F_GETSIG, F_OFD_GETLK,
-    F_OFD_SETLK, F_OFD_SETLKW, F_RDLCK, F_SETFD, F_SETFL, F_SETLK, F_SETLKW, F_SETOWN, F_SETOWN_EX, F_SETPIPE_SZ, F_SETSIG, F_UNLCK,
-    F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, O_APPEND, O_ASYNC, O_CLOEXEC, O_DIRECT, O_NOATIME, O_NONBLOCK, O_PATH, SEEK_CUR, SEEK_END,
-    SEEK_SET, S_IFREG,
+    Flock, FD_CLOEXEC, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFD, F_GETFL, F_GETLEASE, F_GETLK, F_GETOWN, F_GETOWN_EX, F_GETPIPE_SZ, F_GETSIG,
+    F_NOTIFY, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_RDLCK, F_SETFD, F_SETFL, F_SETLEASE, F_SETLK, F_SETLKW, F_SETOWN, F_SETOWN_EX,
+    F_SETPIPE_SZ, F_SETSIG, F_UNLCK, F_WRLCK, LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, O_APPEND, O_ASYNC, O_CLOEXEC, O_DIRECT, O_NOATIME,
+    O_NONBLOCK, O_PATH, SEEK_CUR, SEEK_END, SEEK_SET, S_IFREG,
 };
+use linux_abi::signal::SIGRTMAX;
 
 pub const CALLS: &[Entry] = &[
     full(3, "close", close),
     full(16, "ioctl", ioctl),
     full(32, "dup", dup),
     full(33, "dup2", dup2),
-    partial(72, "fcntl", fcntl, "leases and directory notification (EINVAL); O_ASYNC sends no signal"),
+    full(72, "fcntl", fcntl),
     full(73, "flock", flock),
     full(292, "dup3", dup3),
     full(436, "close_range", close_range),
@@ -34,13 +38,13 @@ fn close(call: &mut Call<'_>) -> SysResult {
 
 fn dup(call: &mut Call<'_>) -> SysResult {
     let files = call.task.files();
-    let file = files.get(call.int(0))?;
+    let file = files.get_any(call.int(0))?;
     files.insert(file, false, 0, call.task.limit(NOFILE)).map(|fd| fd as usize)
 }
 
 fn duplicate_to(call: &Call<'_>, close_on_exec: bool) -> SysResult {
     let files = call.task.files();
-    let file = files.get(call.int(0))?;
+    let file = files.get_any(call.int(0))?;
     let target = call.int(1);
     drop(files.replace(target, file, close_on_exec, call.task.limit(NOFILE))?);
     Ok(target as usize)
@@ -48,7 +52,7 @@ fn duplicate_to(call: &Call<'_>, close_on_exec: bool) -> SysResult {
 
 fn dup2(call: &mut Call<'_>) -> SysResult {
     if call.int(0) == call.int(1) {
-        call.task.files().get(call.int(0))?;
+        call.task.files().get_any(call.int(0))?;
         return Ok(call.int(0) as usize);
     }
     duplicate_to(call, false)
@@ -92,7 +96,7 @@ const SETTABLE: u32 = O_APPEND | O_ASYNC | O_DIRECT | O_NOATIME | O_NONBLOCK;
 fn fcntl(call: &mut Call<'_>) -> SysResult {
     let (fd, command, argument) = (call.int(0), call.uint(1), call.args[2]);
     let files = call.task.files();
-    let file = files.get(fd)?;
+    let file = files.get_any(fd)?;
     let path_only = file.flags() & O_PATH != 0;
     if path_only && !matches!(command, F_DUPFD | F_DUPFD_CLOEXEC | F_GETFD | F_SETFD | F_GETFL) {
         return Err(EBADF);
@@ -109,22 +113,22 @@ fn fcntl(call: &mut Call<'_>) -> SysResult {
         F_GETFD => files.close_on_exec(fd).map(usize::from),
         F_SETFD => files.set_close_on_exec(fd, argument as u32 & FD_CLOEXEC != 0).map(|()| 0),
         F_GETFL => Ok(file.flags() as usize),
-        F_SETFL => set_flags(call, &file, argument as u32),
+        F_SETFL => set_flags(call, &file, fd, argument as u32),
         F_GETLK | F_OFD_GETLK => get_lock(call, &file, command == F_OFD_GETLK),
         F_SETLK | F_SETLKW => set_lock(call, &file, false, command == F_SETLKW),
         F_OFD_SETLK | F_OFD_SETLKW => set_lock(call, &file, true, command == F_OFD_SETLKW),
-        F_GETOWN => Ok(file.owner.lock().0 as isize as usize),
-        F_SETOWN => {
-            file.owner.lock().0 = argument as i32;
+        F_GETOWN => Ok(owner_of(&file).signed_id() as isize as usize),
+        F_SETOWN => set_owner(call, &file, SignalOwner::from_id(argument as i32)?),
+        F_GETOWN_EX => hal::user::write(argument, &owner_of(&file).described()).map(|()| 0),
+        F_SETOWN_EX => set_owner(call, &file, SignalOwner::new(hal::user::read(argument)?)?),
+        F_GETSIG => Ok(file.known_notifier().map_or(0, |notifier| notifier.signal()) as usize),
+        F_SETSIG if argument <= SIGRTMAX as u64 => {
+            Notifier::of(&file).set_signal(argument as i32);
             Ok(0)
         }
-        F_GETOWN_EX => get_owner(&file, argument),
-        F_SETOWN_EX => set_owner(&file, argument),
-        F_GETSIG => Ok(file.owner.lock().1 as usize),
-        F_SETSIG if argument <= 64 => {
-            file.owner.lock().1 = argument as i32;
-            Ok(0)
-        }
+        F_SETLEASE => lease::set(&file, fd, argument as i16, call.task).map(|()| 0),
+        F_GETLEASE => Ok(lease::get(&file) as usize),
+        F_NOTIFY => dnotify::ask(&file, fd, argument as u32, call.task).map(|()| 0),
         F_GETPIPE_SZ => pipe::of(&file).map(|end| end.pipe.capacity()).ok_or(EBADF),
         F_SETPIPE_SZ => {
             let privileged = permission::capable(&call.task.credentials(), linux_abi::capability::CAP_SYS_RESOURCE);
@@ -134,7 +138,7 @@ fn fcntl(call: &mut Call<'_>) -> SysResult {
     }
 }
 
-fn set_flags(call: &Call<'_>, file: &OpenFile, flags: u32) -> SysResult {
+fn set_flags(call: &Call<'_>, file: &OpenFile, fd: i32, flags: u32) -> SysResult {
     let old = file.flags();
     if flags & O_NOATIME != 0 && old & O_NOATIME == 0 {
         if let Some(inode) = file.inode() {
@@ -143,24 +147,20 @@ fn set_flags(call: &Call<'_>, file: &OpenFile, flags: u32) -> SysResult {
             }
         }
     }
-    file.set_flags(old & !SETTABLE | flags & SETTABLE);
+    let mut settable = SETTABLE;
+    if (old ^ flags) & O_ASYNC != 0 && !sigio::set_async(file, fd, flags & O_ASYNC != 0, call.task) {
+        settable &= !O_ASYNC;
+    }
+    file.set_flags(old & !settable | flags & settable);
     Ok(0)
 }
 
-/// struct f_owner_ex: F_OWNER_TID 0, F_OWNER_PID 1, F_OWNER_PGRP 2.
-fn get_owner(file: &OpenFile, address: u64) -> SysResult {
-    let owner = file.owner.lock().0;
-    let pair = if owner < 0 { [2, -owner] } else { [1, owner] };
-    hal::user::write(address, &pair).map(|()| 0)
+fn owner_of(file: &OpenFile) -> SignalOwner {
+    file.known_notifier().map(|notifier| notifier.owner()).unwrap_or_default()
 }
 
-fn set_owner(file: &OpenFile, address: u64) -> SysResult {
-    let [kind, id]: [i32; 2] = hal::user::read(address)?;
-    file.owner.lock().0 = match kind {
-        0 | 1 => id,
-        2 => id.checked_neg().ok_or(EINVAL)?,
-        _ => return Err(EINVAL),
-    };
+fn set_owner(call: &Call<'_>, file: &OpenFile, owner: SignalOwner) -> SysResult {
+    Notifier::of(file).set_owner(owner, &call.task.credentials());
     Ok(0)
 }
 
@@ -237,9 +237,6 @@ fn flock(call: &mut Call<'_>) -> SysResult {
     if !matches!(operation, LOCK_SH | LOCK_EX | LOCK_UN) {
         return Err(EINVAL);
     }
-    if file.flags() & O_PATH != 0 {
-        return Err(EBADF);
-    }
     let inode = file.inode().ok_or(EBADF)?;
     locks::flock(&file, inode, operation, wait).map(|()| 0)
 }
@@ -258,15 +255,16 @@ fn ioctl(call: &mut Call<'_>) -> SysResult {
     let (fd, request, argument) = (call.int(0), call.uint(1), call.args[2]);
     let files = call.task.files();
     let file = files.get(fd)?;
-    if file.flags() & O_PATH != 0 {
-        return Err(EBADF);
-    }
     match request {
         FIOCLEX | FIONCLEX => files.set_close_on_exec(fd, request == FIOCLEX).map(|()| 0),
         FIONBIO | FIOASYNC => {
             let on = hal::user::read::<i32>(argument)? != 0;
             let bit = if request == FIONBIO { O_NONBLOCK } else { O_ASYNC };
             let flags = file.flags();
+            let changed = (flags & bit != 0) != on;
+            if request == FIOASYNC && changed && !sigio::set_async(&file, fd, on, call.task) {
+                return Err(ENOTTY);
+            }
             file.set_flags(if on { flags | bit } else { flags & !bit });
             Ok(0)
         }

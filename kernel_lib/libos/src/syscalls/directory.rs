@@ -2,15 +2,15 @@
 
 use super::paths::{lookup, path, start, target, Target};
 use super::{full, Call, Entry};
-use crate::errno::{Errno, EBADF, EINVAL, ENOENT, ENOTDIR, EPERM, ERANGE};
+use crate::errno::{Errno, EINVAL, ENOENT, ENOTDIR, EPERM, ERANGE};
 use crate::fs::inode::is_directory;
 use crate::fs::{namei, permission, Location};
 use crate::io::IoBuffer;
 use crate::SysResult;
 use alloc::vec::Vec;
 use linux_abi::fs::{
-    AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, DIRENT64_HEADER, O_PATH, S_IFBLK, S_IFCHR, S_IFDIR,
-    S_IFIFO, S_IFMT, S_IFREG, S_IFSOCK,
+    AT_EMPTY_PATH, AT_FDCWD, AT_REMOVEDIR, AT_SYMLINK_FOLLOW, AT_SYMLINK_NOFOLLOW, DIRENT64_HEADER, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO,
+    S_IFMT, S_IFREG, S_IFSOCK,
 };
 
 pub const CALLS: &[Entry] = &[
@@ -165,7 +165,7 @@ fn read_link(call: &Call<'_>, dirfd: i32, address: u64, buffer: u64, room: i32) 
     let path = path(address)?;
     let location = if path.is_empty() && dirfd != AT_FDCWD {
         // An empty path: the link that an O_PATH | O_NOFOLLOW descriptor stands for.
-        call.task.files().get(dirfd)?.location.clone().ok_or(ENOENT)?
+        call.task.files().get_any(dirfd)?.location.clone().ok_or(ENOENT)?
     } else {
         let start = start(call, dirfd, &path)?;
         crate::fs::Walk::new(call.task).lookup(start, &path, false)?
@@ -186,9 +186,6 @@ fn readlinkat(call: &mut Call<'_>) -> SysResult {
 
 fn getdents64(call: &mut Call<'_>) -> SysResult {
     let file = call.task.files().get(call.int(0))?;
-    if file.flags() & O_PATH != 0 {
-        return Err(EBADF);
-    }
     file.ops.read_directory(&file, &mut IoBuffer::user(call.args[1], call.uint(2) as usize))
 }
 
@@ -233,7 +230,7 @@ fn chdir(call: &mut Call<'_>) -> SysResult {
 }
 
 fn fchdir(call: &mut Call<'_>) -> SysResult {
-    let file = call.task.files().get(call.int(0))?;
+    let file = call.task.files().get_any(call.int(0))?;
     enter(call, file.location.clone().ok_or(ENOTDIR)?)
 }
 

@@ -1,8 +1,8 @@
 //! mmap(2) and its family, brk(2), madvise(2), mincore(2), msync(2), mlock(2), protection keys, NUMA policies.
 
 use super::{full, partial, refused, Call, Entry};
-use crate::errno::{Errno, EACCES, EBADF, EFAULT, EINVAL, ENOMEM, ENOSPC, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM};
-use crate::fs::file::{O_PATH, O_WRONLY};
+use crate::errno::{Errno, EACCES, EFAULT, EINVAL, ENOMEM, ENOSPC, ENOSYS, EOPNOTSUPP, EOVERFLOW, EPERM};
+use crate::fs::file::O_WRONLY;
 use crate::fs::OpenFile;
 use crate::mm::map::{Place, Request};
 use crate::mm::remap::Move;
@@ -97,12 +97,7 @@ fn mmap(call: &mut Call<'_>) -> SysResult {
 }
 
 fn mappable(call: &Call<'_>, fd: i32) -> Result<Arc<OpenFile>, Errno> {
-    let file = call.task.files().get(fd)?;
-    if file.flags() & O_PATH != 0 {
-        Err(EBADF)
-    } else {
-        Ok(file)
-    }
+    call.task.files().get(fd)
 }
 
 fn anonymous_source(flags: u32, bytes: u64) -> Result<Source, Errno> {

@@ -2,7 +2,7 @@
 
 use super::paths::{lookup, path};
 use super::{full, partial, refused, Call, Entry};
-use crate::errno::{Errno, EBADF, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, EPERM};
+use crate::errno::{Errno, EBUSY, EINVAL, ENODEV, ENOENT, ENOTDIR, EPERM};
 use crate::fs::inode::is_directory;
 use crate::fs::mount::{self, Mount, TREE};
 use crate::fs::{kinds, permission, Location};
@@ -242,9 +242,6 @@ fn sync(call: &mut Call<'_>) -> SysResult {
 
 fn syncfs(call: &mut Call<'_>) -> SysResult {
     let file = call.task.files().get(call.int(0))?;
-    if file.flags() & linux_abi::fs::O_PATH != 0 {
-        return Err(EBADF);
-    }
     match &file.location {
         Some(location) => location.mount.fs.sync().map(|()| 0),
         None => Ok(0),

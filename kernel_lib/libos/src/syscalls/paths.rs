@@ -1,7 +1,7 @@
 //! What the calls that take names share: paths from program memory, and where relative ones start.
 
 use super::Call;
-use crate::errno::{Errno, ENOTDIR};
+use crate::errno::{Errno, ENOENT, ENOTDIR};
 use crate::fs::{Location, OpenFile, Walk};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -17,13 +17,15 @@ pub fn path(address: u64) -> Result<Vec<u8>, Errno> {
 
 /// Where a relative path starts.
 pub fn start(call: &Call<'_>, dirfd: i32, path: &[u8]) -> Result<Location, Errno> {
-    if path.first() == Some(&b'/') {
-        return Ok(call.task.fs().root());
+    match path.first() {
+        None => return Err(ENOENT),
+        Some(b'/') => return Ok(call.task.fs().root()),
+        Some(_) => {}
     }
     if dirfd == AT_FDCWD {
         return Ok(call.task.fs().cwd());
     }
-    let file = call.task.files().get(dirfd)?;
+    let file = call.task.files().get_any(dirfd)?;
     match &file.location {
         Some(location) if file.is_directory() => Ok(location.clone()),
         _ => Err(ENOTDIR),
@@ -51,7 +53,7 @@ pub fn target(call: &Call<'_>, dirfd: i32, index: usize, flags: u32) -> Result<T
             if dirfd == AT_FDCWD {
                 return Ok(Target::Place(call.task.fs().cwd()));
             }
-            return Ok(Target::File(call.task.files().get(dirfd)?));
+            return Ok(Target::File(call.task.files().get_any(dirfd)?));
         }
     }
     lookup(call, dirfd, index, flags & AT_SYMLINK_NOFOLLOW == 0).map(Target::Place)

@@ -151,7 +151,7 @@ fn sys_execveat(call: &mut Call<'_>) -> SysResult {
     }
     let files = call.task.files();
     let start: Location =
-        if fd == AT_FDCWD { call.task.fs().cwd() } else { files.get(fd)?.location.clone().ok_or(crate::errno::EACCES)? };
+        if fd == AT_FDCWD { call.task.fs().cwd() } else { files.get_any(fd)?.location.clone().ok_or(crate::errno::EACCES)? };
     // A script's interpreter opens it by this name, unless the descriptor will be gone by then.
     let mut name: Vec<u8> = alloc::format!("/dev/fd/{fd}").into_bytes();
     let inaccessible = fd != AT_FDCWD && files.close_on_exec(fd)?;
@@ -382,6 +382,6 @@ fn sys_pidfd_getfd(call: &mut Call<'_>) -> SysResult {
     let process = pidfd::process_of(call.task, call.int(0))?;
     let target = process.leader().filter(|_| !process.is_zombie()).ok_or(ESRCH)?;
     may_look_into(call, &target)?;
-    let file = target.files().get(call.int(1)).map_err(|_| EBADF)?;
+    let file = target.files().get_any(call.int(1)).map_err(|_| EBADF)?;
     call.task.files().insert(file, true, 0, call.task.limit(RLIMIT_NOFILE)).map(|fd| fd as usize)
 }

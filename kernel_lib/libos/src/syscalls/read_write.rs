@@ -253,9 +253,6 @@ fn lseek(call: &mut Call<'_>) -> SysResult {
         SEEK_HOLE => SeekFrom::Hole(offset),
         _ => return Err(EINVAL),
     };
-    if file.flags() & linux_abi::fs::O_PATH != 0 {
-        return Err(EBADF);
-    }
     let mut position = file.position.lock();
     *position = file.ops.seek(&file, *position, to)?;
     Ok(*position as usize)
@@ -277,9 +274,6 @@ fn readahead(call: &mut Call<'_>) -> SysResult {
 fn fadvise64(call: &mut Call<'_>) -> SysResult {
     const POSIX_FADV_NOREUSE: u32 = 5;
     let file = call.task.files().get(call.int(0))?;
-    if file.flags() & linux_abi::fs::O_PATH != 0 {
-        return Err(EBADF);
-    }
     if !file.ops.seekable() {
         return Err(ESPIPE);
     }

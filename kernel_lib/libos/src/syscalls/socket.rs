@@ -257,7 +257,7 @@ fn parse_control(call: &Call<'_>, bytes: &[u8], message: &mut Outgoing<'_, '_>) 
             (SOL_SOCKET, SCM_RIGHTS) => {
                 let table = call.task.files();
                 for fd in data.chunks_exact(4) {
-                    message.files.push(table.get(i32::from_ne_bytes(*fd.first_chunk().ok_or(EINVAL)?))?);
+                    message.files.push(table.get_any(i32::from_ne_bytes(*fd.first_chunk().ok_or(EINVAL)?))?);
                 }
                 if message.files.len() > MAX_FILES {
                     return Err(EINVAL);

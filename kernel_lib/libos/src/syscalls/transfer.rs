@@ -14,7 +14,7 @@ use crate::SysResult;
 use alloc::sync::Arc;
 use linux_abi::fs::{
     FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_UNSHARE_RANGE,
-    FALLOC_FL_ZERO_RANGE, O_APPEND, O_PATH, S_IFDIR, S_IFREG,
+    FALLOC_FL_ZERO_RANGE, O_APPEND, S_IFDIR, S_IFREG,
 };
 
 pub const CALLS: &[Entry] = &[
@@ -318,9 +318,6 @@ fn vmsplice(call: &mut Call<'_>) -> SysResult {
 
 fn sync(call: &Call<'_>, data_only: bool) -> SysResult {
     let file = call.task.files().get(call.int(0))?;
-    if file.flags() & O_PATH != 0 {
-        return Err(EBADF);
-    }
     file.ops.sync(&file, data_only).map(|()| 0)
 }
 
@@ -340,7 +337,6 @@ fn sync_file_range(call: &mut Call<'_>) -> SysResult {
         return Err(EINVAL);
     }
     match file.inode().map(|inode| inode.kind()) {
-        _ if file.flags() & O_PATH != 0 => Err(EBADF),
         Some(S_IFREG) => file.ops.sync(&file, true).map(|()| 0),
         Some(S_IFDIR) => Ok(0),
         _ => Err(ESPIPE),

@@ -2,7 +2,7 @@
 
 use super::paths::lookup;
 use super::{full, Call, Entry};
-use crate::errno::{Errno, E2BIG, EACCES, EBADF, EINVAL, ENODATA, EOPNOTSUPP, EPERM, ERANGE};
+use crate::errno::{Errno, E2BIG, EACCES, EINVAL, ENODATA, EOPNOTSUPP, EPERM, ERANGE};
 use crate::fs::inode::{Inode, XattrMode};
 use crate::fs::namei::writable_mount;
 use crate::fs::permission::{self, capable, is_owner, READ, WRITE};
@@ -11,7 +11,7 @@ use crate::process::Credentials;
 use crate::SysResult;
 use alloc::vec::Vec;
 use linux_abi::capability::{CAP_SETFCAP, CAP_SYS_ADMIN};
-use linux_abi::fs::{AT_FDCWD, O_PATH, S_IFDIR, S_IFREG, S_ISVTX, XATTR_CREATE, XATTR_NAME_MAX, XATTR_REPLACE, XATTR_SIZE_MAX};
+use linux_abi::fs::{AT_FDCWD, S_IFDIR, S_IFREG, S_ISVTX, XATTR_CREATE, XATTR_NAME_MAX, XATTR_REPLACE, XATTR_SIZE_MAX};
 
 pub const CALLS: &[Entry] = &[
     full(188, "setxattr", setxattr),
@@ -30,9 +30,6 @@ pub const CALLS: &[Entry] = &[
 
 fn by_descriptor(call: &Call<'_>) -> Result<Location, Errno> {
     let file = call.task.files().get(call.int(0))?;
-    if file.flags() & O_PATH != 0 {
-        return Err(EBADF);
-    }
     file.location.clone().ok_or(EOPNOTSUPP)
 }
 

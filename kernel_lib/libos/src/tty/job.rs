@@ -47,6 +47,14 @@ impl Terminal {
         Err(ERESTARTSYS)
     }
 
+    /// Whom O_ASYNC signals unless told otherwise: the foreground process group, or else the caller.
+    pub(super) fn signalled(&self) -> i32 {
+        match self.core.lock().foreground {
+            0 => sched::current().process.pid as i32,
+            group => -(group as i32),
+        }
+    }
+
     pub(super) fn check_foreground_read(&self) -> Result<(), Errno> {
         self.check_background(SIGTTIN)
     }

@@ -86,6 +86,9 @@ impl FileOps for MasterEnd {
     fn poll_queue(&self, _file: &OpenFile) -> Option<&WaitQueue> {
         Some(&self.terminal.master_queue)
     }
+    fn default_owner(&self) -> Option<i32> {
+        Some(self.terminal.signalled())
+    }
     fn ioctl(&self, file: &OpenFile, _task: &Arc<Task>, request: u32, argument: u64) -> SysResult {
         ioctl::ioctl(&self.terminal, Side::Master, file, request, argument)
     }
@@ -133,6 +136,9 @@ impl FileOps for SlaveEnd {
     }
     fn poll_queue(&self, _file: &OpenFile) -> Option<&WaitQueue> {
         Some(&self.terminal.slave_queue)
+    }
+    fn default_owner(&self) -> Option<i32> {
+        Some(self.terminal.signalled())
     }
     fn ioctl(&self, file: &OpenFile, _task: &Arc<Task>, request: u32, argument: u64) -> SysResult {
         ioctl::of_slave(self, file, request, argument)

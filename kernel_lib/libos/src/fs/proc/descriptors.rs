@@ -59,7 +59,7 @@ impl Node for Folder {
     fn lookup(&self, name: &[u8]) -> Result<Arc<dyn Node>, Errno> {
         let fd = parse(name)?;
         let files = self.target.task().map_err(|_| ENOENT)?.files();
-        let file = files.get(fd).map_err(|_| ENOENT)?;
+        let file = files.get_any(fd).map_err(|_| ENOENT)?;
         let ino = self.ino << 16 | fd as u64;
         if self.info {
             let close_on_exec = files.close_on_exec(fd).unwrap_or(false);

@@ -190,12 +190,12 @@ pub fn schedstat(target: &Target, _reader: &Arc<Task>) -> Text {
 }
 
 pub fn timer_slack(target: &Target, _reader: &Arc<Task>) -> Text {
-    Ok(format!("{}\n", target.task()?.timer_slack.load(Ordering::Relaxed)).into_bytes())
+    Ok(format!("{}\n", target.task()?.timer_slack.get()).into_bytes())
 }
 
 pub fn set_timer_slack(target: &Target, _writer: &Arc<Task>, data: &[u8]) -> Result<(), Errno> {
     let value = u64::try_from(number(data)?).map_err(|_| EINVAL)?;
-    target.task()?.timer_slack.store(if value == 0 { 50_000 } else { value }, Ordering::Relaxed);
+    target.task()?.timer_slack.set(value);
     Ok(())
 }
 

@@ -128,13 +128,17 @@ pub struct Table<T> {
 }
 
 struct Entries<T> {
-    by_id: BTreeMap<i32, Arc<T>>,
+    by_slot: BTreeMap<i32, Arc<T>>,
+    /// Slots of the objects that have a key.
+    by_key: BTreeMap<i32, i32>,
+    /// No slot below is free.
+    first_free: i32,
     uses: i32,
 }
 
 impl<T: Object> Table<T> {
     pub const fn new(most: usize) -> Self {
-        Self { entries: SpinLock::new(Entries { by_id: BTreeMap::new(), uses: 0 }), most }
+        Self { entries: SpinLock::new(Entries { by_slot: BTreeMap::new(), by_key: BTreeMap::new(), first_free: 0, uses: 0 }), most }
     }
 
     /// msgget(2), semget(2): the object of the key, or a new one. `fits` checks one that exists.
@@ -146,53 +150,63 @@ impl<T: Object> Table<T> {
         make: impl FnOnce(Common) -> Result<T, Errno>,
     ) -> Result<i32, Errno> {
         let credentials = sched::current().credentials();
-        let known =
-            if key == IPC_PRIVATE { None } else { self.entries.lock().by_id.values().find(|object| object.common().key == key).cloned() };
-        if let Some(object) = known {
+        let mut entries = self.entries.lock();
+        if let Some(object) = entries.by_key.get(&key).and_then(|slot| entries.by_slot.get(slot)).cloned() {
+            drop(entries);
             if flags & (IPC_CREAT | IPC_EXCL) == IPC_CREAT | IPC_EXCL {
                 return Err(EEXIST);
             }
-            object.common().check((flags >> 6 | flags >> 3 | flags) & 7)?;
             fits(&object)?;
+            object.common().check((flags >> 6 | flags >> 3 | flags) & 7)?;
             return Ok(object.common().id);
         }
         if key != IPC_PRIVATE && flags & IPC_CREAT == 0 {
             return Err(ENOENT);
         }
-        let mut entries = self.entries.lock();
-        if entries.by_id.len() >= self.most {
+        if entries.by_slot.len() >= self.most {
             return Err(ENOSPC);
         }
-        let slot = (0..=SLOT_MASK).find(|slot| !entries.by_id.keys().any(|id| id & SLOT_MASK == *slot)).ok_or(ENOSPC)?;
+        let slot = (entries.first_free..=SLOT_MASK).find(|slot| !entries.by_slot.contains_key(slot)).ok_or(ENOSPC)?;
         let id = (entries.uses & 0xffff) << SLOT_BITS & i32::MAX | slot;
         let object = make(Common::new(id, key, &credentials, flags))?;
         entries.uses += 1;
-        entries.by_id.insert(id, Arc::new(object));
+        entries.first_free = slot + 1;
+        entries.by_slot.insert(slot, Arc::new(object));
+        if key != IPC_PRIVATE {
+            entries.by_key.insert(key, slot);
+        }
         Ok(id)
     }
 
     pub fn find(&self, id: i32) -> Result<Arc<T>, Errno> {
-        self.entries.lock().by_id.get(&id).cloned().ok_or(EINVAL)
+        self.at(id).ok().filter(|object| object.common().id == id).ok_or(EINVAL)
     }
 
-    /// …_STAT: by slot number.
+    /// …_STAT: by slot number, or by an id's.
     pub fn at(&self, slot: i32) -> Result<Arc<T>, Errno> {
-        self.entries.lock().by_id.values().find(|object| object.common().id & SLOT_MASK == slot).cloned().ok_or(EINVAL)
+        self.entries.lock().by_slot.get(&(slot & SLOT_MASK)).cloned().ok_or(EINVAL)
     }
 
     /// IPC_RMID.
     pub fn remove(&self, id: i32) -> Option<Arc<T>> {
-        let object = self.entries.lock().by_id.remove(&id)?;
+        let mut entries = self.entries.lock();
+        let slot = id & SLOT_MASK;
+        let object = entries.by_slot.get(&slot).filter(|object| object.common().id == id)?.clone();
+        entries.by_slot.remove(&slot);
+        // Never there for IPC_PRIVATE.
+        entries.by_key.remove(&object.common().key);
+        entries.first_free = entries.first_free.min(slot);
+        drop(entries);
         object.common().removed.store(true, Ordering::SeqCst);
         Some(object)
     }
 
     pub fn all(&self) -> alloc::vec::Vec<Arc<T>> {
-        self.entries.lock().by_id.values().cloned().collect()
+        self.entries.lock().by_slot.values().cloned().collect()
     }
 
     /// The highest slot in use: what IPC_INFO gives back.
     pub fn highest(&self) -> usize {
-        self.entries.lock().by_id.keys().map(|id| (id & SLOT_MASK) as usize).max().unwrap_or(0)
+        self.entries.lock().by_slot.last_key_value().map_or(0, |(&slot, _)| slot as usize)
     }
 }
