@@ -15,13 +15,14 @@ import os
 import time
 
 from runtime import fastjson, launcher, vmm
-from runtime import plan as planning
 from runtime.descriptors import check_files, write_pid_file
+from runtime.environment import with_home
 from runtime.errors import HookFailed, HostError, InvalidSpec, LiteboxError
-from runtime.host import facts, namespaces, programs, rootless
+from runtime.host import facts, namespaces, processes, programs, rootless
 from runtime.host.cgroups import manager
 from runtime.log import rfc3339
-from runtime.store import CONTROL_SOCKET, alive, start_time
+from runtime.plan.make import make
+from runtime.store import CONTROL_SOCKET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from runtime.host.cgroups.resources import Setting
-    from runtime.plan import Plan
+    from runtime.plan.model import Plan
     from runtime.store import Entry, Store
 
     Json = dict[str, Any]
@@ -114,7 +115,7 @@ def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
     config = read_config(request.bundle) if request.config is None else request.config
     validate(config)
     check_files(request.files)
-    plan = planning.make(config, request.id, request.bundle, facts.gather(), files=len(request.files))
+    plan = make(config, request.id, request.bundle, facts.gather(), files=len(request.files))
     if request.debug:
         plan.debug = True
     if request.trace:
@@ -145,6 +146,7 @@ def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
         "owner": _owner(),
         "annotations": config.get("annotations") or {},
         "process": plan.process,
+        "exec": plan.exec,
         "hooks": plan.hooks,
         "systemd_unit": unit,
         "cgroups": groups.directories,
@@ -207,7 +209,7 @@ def _bring_up(
     finally:
         control.close()
     try:
-        state["pid"], state["start_time"] = boot.pid, start_time(boot.pid)
+        state["pid"], state["start_time"] = boot.pid, processes.start_time(boot.pid)
         if plan.hooks or not state["cgroups_made"] or state["systemd_unit"] or state["rootless"]:
             # Else the final write will do: should we die between `ready` and it, `undo` finds the VMM in its cgroup.
             entry.write(state)
@@ -219,7 +221,7 @@ def _bring_up(
             _hooks_and_sysctls(plan, state)
     finally:
         boot.close()
-    if not alive(state["pid"], state["start_time"]):
+    if not processes.alive(state["pid"], state["start_time"]):
         raise HostError("litebox-vmm ended right after the guest was ready")
 
 
@@ -262,33 +264,12 @@ def _systemd_unit(plan: Plan, request: Request, lacking: bool) -> Json | None:
 
 
 def _complete_environment(plan: Plan, request: Request) -> None:
-    """HOME, as runc sets it when config.json does not; LISTEN_FDS for the descriptors handed through."""
-    process = plan.container["process"]
-    environment: list[str] = process["env"]
-    additions = []
-    if not any(entry.startswith("HOME=") for entry in environment):
-        additions.append(f"HOME={_home(plan.rootfs, process['uid'])}")
+    """HOME; LISTEN_FDS for the descriptors handed through."""
+    environment = with_home(plan.process, plan.rootfs)
+    plan.exec["env"] = environment
     if request.files and "LISTEN_FDS" in os.environ:
-        additions += [f"LISTEN_FDS={os.environ['LISTEN_FDS']}", "LISTEN_PID=1"]
-    process["env"] = environment + additions
-
-
-def _home(rootfs: str, uid: int) -> str:
-    from runtime.host import mounts
-
-    try:
-        root = os.open(rootfs, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    except OSError:
-        return "/"
-    try:
-        text = mounts.read_file(root, "etc/passwd").decode("utf-8", "replace")
-    finally:
-        os.close(root)
-    for line in text.splitlines():
-        fields = line.split(":")
-        if len(fields) >= 6 and fields[2] == str(uid):
-            return fields[5] or "/"
-    return "/"
+        environment = [*environment, f"LISTEN_FDS={os.environ['LISTEN_FDS']}", "LISTEN_PID=1"]
+    plan.container["process"]["env"] = environment
 
 
 def _host_side(plan: Plan, log: Callable[[str], None]) -> Callable[[], None] | None:
@@ -319,9 +300,7 @@ def _owner() -> str:
 
 def undo(entry: Entry, state: Json, log: Callable[[str], None]) -> None:
     """Free what a create that did not finish holds, as far as its state says. The caller removes the directory."""
-    from runtime.lifecycle import kill_vmm
-
-    kill_vmm(state["pid"], state["start_time"])
+    processes.kill(state["pid"], state["start_time"])
     if state["pid"]:
         try:
             os.waitpid(state["pid"], 0)

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 
-from runtime import plan as planning
 from runtime import vmm
 from runtime.host import mounts, namespaces
+from runtime.plan.model import FIRST_FILE_HANDLE, NO_HANDLE, STDIO_HANDLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import Any
 
-    from runtime.plan import Plan
+    from runtime.plan.model import Plan
 
     Json = dict[str, Any]
 
@@ -83,7 +83,7 @@ def boot(
         opened.append(ready_write)
         descriptors, inherited = _stdio(plan, stdio)
         for index, fd in enumerate(files):
-            descriptors.append({"handle": planning.FIRST_FILE_HANDLE + index, "fd": fd, "kind": "stream"})
+            descriptors.append({"handle": FIRST_FILE_HANDLE + index, "fd": fd, "kind": "stream"})
         descriptors += [{"handle": handle, "fd": fd, "kind": "tree"} for handle, fd in trees.items()]
         launch_plan: Json = {
             "version": 1,
@@ -160,14 +160,14 @@ def _stdio(plan: Plan, stdio: Sequence[int | None]) -> tuple[list[Json], list[in
     entries: list[Json] = []
     handles: list[int] = []
     inherited: list[int] = []
-    for handle, fd in zip(planning.STDIO_HANDLES, stdio, strict=True):
+    for handle, fd in zip(STDIO_HANDLES, stdio, strict=True):
         if fd is None:
-            handles.append(planning.NO_HANDLE)
+            handles.append(NO_HANDLE)
             continue
         try:
             os.fstat(fd)
         except OSError:  # closed by whoever started us
-            handles.append(planning.NO_HANDLE)
+            handles.append(NO_HANDLE)
             continue
         entries.append({"handle": handle, "fd": fd, "kind": "stream"})
         handles.append(handle)

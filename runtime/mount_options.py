@@ -33,7 +33,7 @@ _ATTRIBUTES = {
     "nosymfollow": (NOSYMFOLLOW, True),
     "symfollow": (NOSYMFOLLOW, False),
 }
-_PROPAGATION = {"private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20, "unbindable": 1 << 17}
+PROPAGATION = {"private": 1 << 18, "slave": 1 << 19, "shared": 1 << 20, "unbindable": 1 << 17}
 #: Options of mount(8) and the kernel that change nothing a container can tell.
 _IGNORED = frozenset(
     "defaults sync async dirsync mand nomand silent loud iversion noiversion lazytime nolazytime remount acl noacl "
@@ -43,8 +43,8 @@ MOUNT_OPTIONS = sorted(
     [
         *_ATTRIBUTES,
         *("r" + name for name in _ATTRIBUTES),
-        *_PROPAGATION,
-        *("r" + name for name in _PROPAGATION),
+        *PROPAGATION,
+        *("r" + name for name in PROPAGATION),
         *("bind", "rbind", "idmap", "ridmap", "copy-symlink"),
         *_IGNORED,
     ]
@@ -108,10 +108,10 @@ def parse(options: list[str], where: str) -> MountOptions:
             else:
                 parsed.recursive_attributes &= ~bit
                 parsed.recursive_cleared |= bit
-        elif option in _PROPAGATION:
-            parsed.propagation, parsed.propagation_recursive = _PROPAGATION[option], False
-        elif option[0] == "r" and option[1:] in _PROPAGATION:
-            parsed.propagation, parsed.propagation_recursive = _PROPAGATION[option[1:]], True
+        elif option in PROPAGATION:
+            parsed.propagation, parsed.propagation_recursive = PROPAGATION[option], False
+        elif option[0] == "r" and option[1:] in PROPAGATION:
+            parsed.propagation, parsed.propagation_recursive = PROPAGATION[option[1:]], True
         elif option == "idmap":
             parsed.idmap = True
         elif option == "ridmap":

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os.path
 
 from runtime.errors import InvalidArgument
-from runtime.plan import capability_names, parse_size
+from runtime.linux_tables import CAPABILITIES
+from runtime.plan.size import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def config(request: Request) -> Json:
             raise InvalidArgument(f"--memory: found {request.memory!r}; allowed: bytes, or a number with k, m or g")
         resources["memory"] = {"limit": size}
     kinds = ["pid", "ipc", "uts", "mount", "cgroup"] + (["network"] if request.network == "none" else [])
-    capabilities = capability_names() if request.uid == 0 else []
+    capabilities = list(CAPABILITIES) if request.uid == 0 else []
     return {
         "ociVersion": "1.0.2",
         "hostname": request.hostname,

@@ -201,25 +201,3 @@ class Store:
             return None
         except OSError as error:
             raise HostError(f"state directory {path}: {error.strerror}", error.errno or 0) from error
-
-
-def start_time(pid: int) -> int:
-    """Field 22 of /proc/PID/stat; 0 when the process is gone or a zombie."""
-    try:
-        fd = os.open(f"/proc/{pid}/stat", os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return 0
-    try:
-        fields = os.read(fd, 4096).rpartition(b")")[2].split()
-    except OSError:
-        return 0
-    finally:
-        os.close(fd)
-    if fields[0] in (b"Z", b"X", b"x"):
-        return 0
-    return int(fields[19])
-
-
-def alive(pid: int, started: int) -> bool:
-    """Whether the process we once started still runs."""
-    return pid > 0 and started > 0 and start_time(pid) == started

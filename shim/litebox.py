@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any
 
-    from runtime.lifecycle import Container, Exec
+    from runtime.container import Container
+    from runtime.processes import Exec
     from runtime.settings import Settings
     from shim.backend import Instance, OnExit
     from shim.invocation import Invocation
@@ -276,6 +277,6 @@ def _cgroup_mounts() -> dict[str, str]:
 
 
 def _streams(stdio: Stdio) -> Any:
-    from runtime.lifecycle import Stdio as Streams
+    from runtime.processes import Stdio as Streams
 
     return Streams(*(fd if fd >= 0 else None for fd in (stdio.stdin, stdio.stdout, stdio.stderr)))

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from runtime.cli.flags import Parsed
     from runtime.cli.main import Context
-    from runtime.lifecycle import Container
+    from runtime.container import Container
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 

@@ -9,8 +9,8 @@ from runtime import fastjson, vmm
 from runtime.cli import foreground, terminals
 from runtime.cli.lifecycle import runtime_of
 from runtime.descriptors import check_files, write_pid_file
-from runtime.errors import InvalidArgument, InvalidSpec, LiteboxError, WrongState
-from runtime.lifecycle import Container, Exec, Stdio
+from runtime.errors import ExecFailed, InvalidArgument, InvalidSpec, LiteboxError, Unsupported, WrongState
+from runtime.processes import Exec, Stdio
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,12 +18,29 @@ if TYPE_CHECKING:
 
     from runtime.cli.flags import Parsed
     from runtime.cli.main import Context
+    from runtime.container import Container
 
     Json = dict[str, Any]
 
 
+#: As runc exits when the process was never started; not 126 or 127, which speak of its program.
+_NOT_STARTED = 255
+
+
 def exec_command(context: Context, parsed: Parsed) -> int:
     """Its exit code; 0 at once with --detach."""
+    try:
+        return _exec(context, parsed)
+    except LiteboxError as error:
+        if not isinstance(error, ExecFailed):
+            error.exit_code = _NOT_STARTED
+        raise
+
+
+def _exec(context: Context, parsed: Parsed) -> int:
+    for path in parsed.list("cgroup"):
+        if path.rpartition(":")[2].strip("/") not in ("", "."):
+            raise Unsupported(f"--cgroup {path}: processes of a guest are in the container's own cgroup, and no other")
     container = runtime_of(context).load(parsed.args[0])
     status = container.status()
     if status == "paused" and not parsed.on("ignore-paused"):

@@ -6,7 +6,6 @@ import os
 
 from runtime.cli.lifecycle import runtime_of
 from runtime.errors import AlreadyExists, InvalidArgument
-from runtime.lifecycle import Container
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
     from runtime.cli.flags import Parsed
     from runtime.cli.main import Context
+    from runtime.container import Container
 
     Json = dict[str, Any]
 
@@ -87,7 +87,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 def ps_command(context: Context, parsed: Parsed) -> int:
     """The guest's processes, by the guest's pids. Options for ps(1) are accepted: they choose among host columns."""
     chosen = _format(parsed)
-    processes = runtime_of(context).load(parsed.args[0]).pids()
+    container = runtime_of(context).load(parsed.args[0])
+    processes = [] if container.status() == "stopped" else container.pids()
     if chosen == "json":
         from runtime.fastjson import dumps
 

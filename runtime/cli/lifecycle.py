@@ -6,8 +6,9 @@ import os
 
 from runtime.cli import foreground, terminals
 from runtime.errors import InvalidArgument, LiteboxError, NotFound
-from runtime.lifecycle import Container, Runtime, Stdio
+from runtime.lifecycle import Runtime
 from runtime.linux_tables import signal_number
+from runtime.processes import Stdio
 from runtime.settings import load, path_in_use
 
 TYPE_CHECKING = False
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 
     from runtime.cli.flags import Parsed
     from runtime.cli.main import Context
+    from runtime.container import Container
 
     Json = dict[str, Any]
 

@@ -6,10 +6,11 @@ import os
 import sys
 import time
 
-from runtime import launcher, plan, sandbox, vmm
+from runtime import launcher, sandbox, vmm
 from runtime.cli import foreground
 from runtime.errors import HostError, InvalidArgument, LiteboxError
 from runtime.host import facts, rootless
+from runtime.plan.make import make
 from runtime.store import default_root
 
 TYPE_CHECKING = False
@@ -76,7 +77,7 @@ def run(context: Context, request: sandbox.Request, *, verbose: bool = False, tr
     folder = default_root()
     if rootless.needed(context.rootless):
         rootless.enter()
-    made = plan.make(sandbox.config(request), f"do-{os.getpid()}", "/", facts.gather())
+    made = make(sandbox.config(request), f"do-{os.getpid()}", "/", facts.gather())
     made.debug = context.options.on("debug")
     made.container["trace"] = trace
     if terminal is not None:

@@ -7,7 +7,7 @@ import sys
 from runtime import fastjson
 from runtime.cli.lifecycle import runtime_of
 from runtime.errors import InvalidArgument, InvalidSpec
-from runtime.plan import parse_size
+from runtime.plan.size import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import os
 import resource
 
 from runtime.linux_tables import RLIMITS
-from runtime.plan import HostFacts
+from runtime.plan.model import HostFacts
 
 
 def gather() -> HostFacts:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from runtime.plan import Plan, Tree
+    from runtime.plan.model import Plan, Tree
 
     Json = dict[str, Any]
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, NoReturn
 
-    from runtime.plan import Plan
+    from runtime.plan.model import Plan
 
     Json = dict[str, Any]
 

@@ -16,7 +16,7 @@ from runtime.host import linux
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from runtime.plan import Plan
+    from runtime.plan.model import Plan
 
 _IN_ROOT = linux.RESOLVE_IN_ROOT | linux.RESOLVE_NO_MAGICLINKS
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

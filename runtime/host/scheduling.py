@@ -8,7 +8,7 @@ import struct
 
 from runtime.errors import HostError, InvalidSpec
 from runtime.host import linux
-from runtime.plan import parse_cpu_list
+from runtime.plan.size import parse_cpu_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

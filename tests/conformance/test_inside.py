@@ -14,7 +14,8 @@ import pytest
 
 from oci_spec.validate import check_config
 from runtime.errors import InvalidSpec, Unsupported
-from runtime.plan import HostFacts, make
+from runtime.plan.make import make
+from runtime.plan.model import HostFacts
 
 Bundle = Callable[..., Path]
 

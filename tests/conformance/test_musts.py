@@ -21,7 +21,8 @@ import bundles
 from oci_spec.validate import check_config
 from runtime import mount_options
 from runtime.errors import InvalidSpec, LiteboxError
-from runtime.plan import HostFacts, make
+from runtime.plan.make import make
+from runtime.plan.model import HostFacts
 from runtime.seccomp import translate
 
 Bundle = Callable[..., Path]

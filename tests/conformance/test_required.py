@@ -11,8 +11,9 @@ import pytest
 from oci_spec.features import Features
 from oci_spec.state import State
 from oci_spec.validate import check_config
-from runtime import plan
 from runtime.features import features_document
+from runtime.plan.make import make
+from runtime.plan.model import HostFacts
 
 MAPPING = [{"containerID": 0, "hostID": 1000, "size": 1}]
 DEVICE = {"major": 8, "minor": 0}
@@ -142,7 +143,7 @@ def test_what_features_lists_is_recognised(
     for element in elements:
         changed = {**config, **changes(element)}
         assert check_config(changed) == [], element
-        planned = plan.make(changed, "c1", "/bundle", plan.HostFacts(memory=1 << 30, cpus=1))
+        planned = make(changed, "c1", "/bundle", HostFacts(memory=1 << 30, cpus=1))
         assert not any("unknown" in warning for warning in planned.warnings), element
 
 

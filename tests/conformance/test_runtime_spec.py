@@ -19,7 +19,8 @@ import pytest
 from oci_spec.state import State
 from oci_spec.validate import check_config
 from runtime.errors import InvalidSpec, LiteboxError
-from runtime.plan import HostFacts, Plan, make
+from runtime.plan.make import make
+from runtime.plan.model import HostFacts, Plan
 
 Bundle = Callable[..., Path]
 Test = TypeVar("Test", bound=Callable[..., object])

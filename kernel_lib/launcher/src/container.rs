@@ -1,32 +1,50 @@
 //! A container as its folder in the state directory shows it (`runtime/store.py` has the rules), and its VMM
 //! (`docs/control-protocol.md`).
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::io::IoSlice;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
-use rustix::net::{self, AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType};
+use rustix::net::{
+    self, AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+};
 use rustix::process::{Pid, PidfdFlags, Signal};
 use serde::Deserialize;
-use serde_json::{json, Value};
+use serde_json::{json, Map, Value};
 
-/// Answers to `start`, `kill` and `state` are far shorter.
+/// Answers to `start`, `exec`, `kill` and `state` are far shorter.
 const LONGEST_ANSWER: usize = 16 << 10;
+/// Longer requests travel in another way.
+const LONGEST_REQUEST: usize = 128 << 10;
+const REQUEST_ID: u32 = 1;
 
 /// What counts of `state.json`.
 #[derive(Deserialize)]
-struct State {
+pub struct State {
+    pub id: String,
     phase: String,
-    pid: i32,
+    pub pid: i32,
     start_time: u64,
+    pub bundle: String,
+    pub rootfs: String,
+    pub created: String,
+    pub owner: String,
     #[serde(default)]
-    hooks: serde_json::Map<String, Value>,
+    pub annotations: Map<String, Value>,
+    #[serde(default)]
+    hooks: Map<String, Value>,
+    /// A process as the VMM gets it, to start from.
+    #[serde(default)]
+    pub exec: Map<String, Value>,
 }
 
 pub struct Container {
     path: PathBuf,
     folder: OwnedFd,
-    state: State,
+    pub state: State,
 }
 
 impl Container {
@@ -87,12 +105,45 @@ pub struct Connection {
 
 impl Connection {
     /// The answer; None when none came.
-    pub fn ask(&self, mut request: Value) -> Option<Value> {
+    pub fn ask(&self, request: Value) -> Option<Value> {
+        self.send(request, &[])?;
+        self.answer()
+    }
+
+    /// The container's status; None when the VMM does not answer at once.
+    pub fn status(&self) -> Option<String> {
+        let waiting = |time| net::sockopt::set_socket_timeout(&self.socket, net::sockopt::Timeout::Recv, time).ok();
+        waiting(Some(Duration::from_secs(1)))?;
+        let answer = self.ask(json!({"op": "state"}))?;
+        waiting(None)?;
+        answer["status"].as_str().map(str::to_owned)
+    }
+
+    /// Sends a request with descriptors. None: nothing was sent.
+    pub fn send(&self, mut request: Value, attached: &[BorrowedFd<'_>]) -> Option<()> {
         request["v"] = json!(1);
-        request["id"] = json!(1);
-        net::send(&self.socket, request.to_string().as_bytes(), SendFlags::NOSIGNAL).ok()?;
+        request["id"] = json!(REQUEST_ID);
+        let text = request.to_string();
+        if text.len() > LONGEST_REQUEST {
+            return None;
+        }
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut ancillary = SendAncillaryBuffer::new(&mut space);
+        if !attached.is_empty() && !ancillary.push(SendAncillaryMessage::ScmRights(attached)) {
+            return None;
+        }
+        net::sendmsg(&self.socket, &[IoSlice::new(text.as_bytes())], &mut ancillary, SendFlags::NOSIGNAL).ok()?;
+        Some(())
+    }
+
+    pub fn answer(&self) -> Option<Value> {
         let mut answer = vec![0; LONGEST_ANSWER];
         let (_, bytes) = rustix::io::retry_on_intr(|| net::recv(&self.socket, &mut answer[..], RecvFlags::empty())).ok()?;
         serde_json::from_slice(answer.get(..bytes)?).ok()
+    }
+
+    /// Until the process that was just started by `exec` has ended: its exit status. It gets our signals meanwhile.
+    pub fn follow(self, pid: u32) -> i32 {
+        vmm::proxy::follow(self.socket, json!(REQUEST_ID), pid)
     }
 }

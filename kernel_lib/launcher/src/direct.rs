@@ -1,6 +1,10 @@
 //! The commands that are done without Python.
 
-use serde_json::{json, Value};
+use std::os::fd::AsFd;
+
+use rustix::process::{getrlimit, Resource};
+use serde::Serialize;
+use serde_json::{json, Map, Value};
 
 use crate::container::Container;
 use crate::options::{Command, Options};
@@ -9,14 +13,42 @@ const SIGKILL: i32 = 9;
 const ENOENT: u64 = 2;
 const ENOTDIR: u64 = 20;
 const EALREADY: u64 = 114;
+/// A process that was never started, as runc has it.
+const NOT_STARTED: i32 = 255;
+const SPEC_VERSION: &str = "1.3.0";
+/// `execve`'s: the fault is the program's (`runtime/vmm.py`).
+const OF_EXECVE: [u64; 12] = [ENOENT, 13, 8, ENOTDIR, 40, 21, 36, 26, 1, 7, 80, 22];
+/// In the order of their numbers.
+const LIMITS: [Resource; 16] = [
+    Resource::Cpu,
+    Resource::Fsize,
+    Resource::Data,
+    Resource::Stack,
+    Resource::Core,
+    Resource::Rss,
+    Resource::Nproc,
+    Resource::Nofile,
+    Resource::Memlock,
+    Resource::As,
+    Resource::Locks,
+    Resource::Sigpending,
+    Resource::Msgqueue,
+    Resource::Nice,
+    Resource::Rtprio,
+    Resource::Rttime,
+];
 
 /// The exit status; None: left to Python, with nothing done.
 pub fn serve(options: &Options<'_>) -> Option<i32> {
-    let (Command::Start { id } | Command::Kill { id, .. }) = options.command else { return None };
+    let (Command::Start { id } | Command::Kill { id, .. } | Command::Exec { id, .. } | Command::State { id }) = options.command else {
+        return None;
+    };
     options.log.open()?;
     let container = Container::open(&options.root, id)?;
-    match options.command {
-        Command::Kill { signal, .. } => kill(&container, signal),
+    match &options.command {
+        Command::Kill { signal, .. } => kill(&container, *signal),
+        Command::Exec { args, env, cwd, .. } => exec(options, container, args, env, *cwd),
+        Command::State { .. } => state(&container),
         _ => start(options, &container),
     }
 }
@@ -34,22 +66,93 @@ fn start(options: &Options<'_>, container: &Container) -> Option<i32> {
     if answer["errno"] == EALREADY {
         return None;
     }
-    Some(refused(options, &answer))
+    Some(refused(options, "start", &answer, 1))
+}
+
+fn exec(options: &Options<'_>, container: Container, args: &[&str], env: &[&str], cwd: Option<&str>) -> Option<i32> {
+    let connection = container.connect()?;
+    if connection.status()? != "running" {
+        return None;
+    }
+    let mut process = container.state.exec;
+    process.insert("args".to_owned(), json!(args));
+    process.get_mut("env")?.as_array_mut()?.extend(env.iter().map(|variable| json!(variable)));
+    if let Some(cwd) = cwd {
+        process.insert("cwd".to_owned(), json!(cwd));
+    }
+    complete(process.get_mut("rlimits")?.as_array_mut()?);
+    for (key, value) in
+        [("terminal", json!(false)), ("rows", json!(0)), ("columns", json!(0)), ("stdio", json!([0, 1, 2])), ("extra_files", json!([]))]
+    {
+        process.insert(key.to_owned(), value);
+    }
+    let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+    connection.send(json!({"op": "exec", "process": process}), &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
+    let answer = connection.answer().unwrap_or_else(|| json!({"error": "the VMM went away"}));
+    match answer["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()) {
+        Some(pid) => Some(connection.follow(pid)),
+        None => Some(refused(options, "exec", &answer, NOT_STARTED)),
+    }
+}
+
+/// With our own limits, where the container has none of that kind.
+fn complete(limits: &mut Vec<Value>) {
+    for (number, resource) in LIMITS.into_iter().enumerate() {
+        if limits.iter().all(|limit| limit["resource"] != number) {
+            let own = getrlimit(resource);
+            limits.push(json!({"resource": number, "soft": own.current.unwrap_or(u64::MAX), "hard": own.maximum.unwrap_or(u64::MAX)}));
+        }
+    }
+}
+
+/// As `runtime/cli/inspect.py` prints it.
+fn state(container: &Container) -> Option<i32> {
+    #[derive(Serialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Document<'a> {
+        oci_version: &'a str,
+        id: &'a str,
+        status: &'a str,
+        pid: i32,
+        bundle: &'a str,
+        #[serde(skip_serializing_if = "Map::is_empty")]
+        annotations: &'a Map<String, Value>,
+        rootfs: &'a str,
+        created: &'a str,
+        owner: &'a str,
+    }
+    let status = container.connect()?.status()?;
+    let state = &container.state;
+    let document = Document {
+        oci_version: SPEC_VERSION,
+        id: &state.id,
+        status: &status,
+        pid: if status == "stopped" { 0 } else { state.pid },
+        bundle: &state.bundle,
+        annotations: &state.annotations,
+        rootfs: &state.rootfs,
+        created: &state.created,
+        owner: &state.owner,
+    };
+    println!("{}", serde_json::to_string_pretty(&document).ok()?);
+    Some(0)
 }
 
 /// The program could not be executed: says so as `runtime/log.py` does. 127 when it was not found, as a shell has it.
-fn refused(options: &Options<'_>, answer: &Value) -> i32 {
-    let message = answer["error"].as_str().unwrap_or("start failed").replace('\n', " ");
+fn refused(options: &Options<'_>, operation: &str, answer: &Value, otherwise: i32) -> i32 {
+    let reason = answer["error"].as_str().unwrap_or("failed").replace('\n', " ");
+    let errno = answer["errno"].as_u64().filter(|errno| OF_EXECVE.contains(errno));
+    let message = if errno.is_some() { reason } else { format!("{operation}: {reason}") };
     if options.log.is_json {
         vmm::log::error(&message);
     }
     if options.log.path.is_some() || !options.log.is_json {
         eprintln!("litebox: {message}");
     }
-    match answer["errno"].as_u64() {
+    match errno {
         Some(ENOENT | ENOTDIR) => 127,
         Some(_) => 126,
-        None => 1,
+        None => otherwise,
     }
 }
 

@@ -1,5 +1,5 @@
 //! `litebox`, as it is executed: the command line is Python (`runtime/cli`), and Python takes 5 ms to start. What is asked for once per
-//! container and needs nothing of it is done here ([`direct`]): `start` and `kill`, when there is nothing special about them. Whatever else
+//! container and needs nothing of it is done here ([`direct`]): `start`, `exec`, `state` and `kill`, when there is nothing special about them. Whatever else
 //! there is, a doubt included, is Python's, which begins at the beginning: nothing has been done by then. Only the VMM of a container to be
 //! created is under way already ([`ahead`]).
 

@@ -39,6 +39,16 @@ pub enum Command<'a> {
         id: &'a str,
         signal: i32,
     },
+    /// Without a terminal, in the foreground.
+    Exec {
+        id: &'a str,
+        args: Vec<&'a str>,
+        env: Vec<&'a str>,
+        cwd: Option<&'a str>,
+    },
+    State {
+        id: &'a str,
+    },
     /// `create` or `run`.
     Create,
 }
@@ -68,11 +78,34 @@ pub fn parse<'a>(words: &[&'a str]) -> Option<Options<'a>> {
         ("start", [id]) => Command::Start { id: checked(id)? },
         ("kill", [id]) => Command::Kill { id: checked(id)?, signal: SIGTERM },
         ("kill", [id, signal]) => Command::Kill { id: checked(id)?, signal: signal_number(signal)? },
+        ("state", [id]) => Command::State { id: checked(id)? },
+        ("exec", words) => exec(words)?,
         ("create" | "run", [_, ..]) => Command::Create,
         _ => return None,
     };
     let root = root.filter(|root| !root.is_empty()).map_or_else(default_root, |root| Some(PathBuf::from(root)))?;
     Some(Options { root, log, command })
+}
+
+/// `exec` with no flags but those that change a word of the process.
+fn exec<'a>(words: &[&'a str]) -> Option<Command<'a>> {
+    let (mut env, mut cwd) = (Vec::new(), None);
+    let mut rest = words.iter().copied();
+    let id = loop {
+        let word = rest.next()?;
+        let Some(flag) = word.strip_prefix('-') else { break word };
+        let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
+        let value = match name {
+            "e" | "-env" | "-cwd" => value.or_else(|| rest.next())?,
+            _ => return None,
+        };
+        match name {
+            "-cwd" => cwd = Some(value).filter(|path| !path.is_empty()),
+            _ => env.push(value),
+        }
+    };
+    let args: Vec<&str> = rest.collect();
+    (!args.is_empty()).then_some(Command::Exec { id: checked(id)?, args, env, cwd })
 }
 
 /// A container's name, which is also that of a folder.
@@ -120,6 +153,13 @@ mod tests {
     }
 
     #[test]
+    fn exec_takes_all_words_behind_the_id() {
+        let options = parse(&["--root=/r", "exec", "-e", "A=1", "--env=B=2", "--cwd", "/x", "a", "sh", "-t", "--"]).unwrap();
+        let Command::Exec { id: "a", args, env, cwd: Some("/x") } = options.command else { panic!() };
+        assert_eq!((args, env), (vec!["sh", "-t", "--"], vec!["A=1", "B=2"]));
+    }
+
+    #[test]
     fn what_is_not_understood_is_left_to_python() {
         for words in [
             &["start"][..],
@@ -130,6 +170,11 @@ mod tests {
             &["--debug", "start", "a"],
             &["--root"],
             &["run"],
+            &["exec", "a"],
+            &["exec", "-t", "a", "sh"],
+            &["exec", "-p", "file", "a"],
+            &["exec", "-e"],
+            &["state", "-h"],
         ] {
             assert!(parse(words).is_none(), "{words:?}");
         }

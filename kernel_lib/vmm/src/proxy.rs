@@ -56,28 +56,41 @@ pub const fn shell_status(wait_status: u32) -> i32 {
 
 /// The exit status of the process.
 pub fn run(arguments: &Arguments) -> i32 {
-    Proxy::new(arguments).and_then(|proxy| proxy.wait()).unwrap_or_else(|error| {
+    let adopted = || {
+        let socket = descriptors::adopt(arguments.socket, "--socket")?;
+        let terminal = arguments.terminal.map(|number| descriptors::adopt(number, "--terminal")).transpose()?;
+        Ok((socket, terminal))
+    };
+    or_lost(adopted().and_then(|(socket, terminal)| Proxy::new(socket, arguments.exec.clone(), arguments.pid, terminal)?.wait()))
+}
+
+/// The same for a process of our own: exec `exec` of this connection, which the guest knows as `pid`.
+pub fn follow(socket: OwnedFd, exec: Value, pid: u32) -> i32 {
+    or_lost(Proxy::new(socket, Some(exec), Some(pid), None).and_then(|proxy| proxy.wait()))
+}
+
+fn or_lost(result: Result<i32, HostError>) -> i32 {
+    result.unwrap_or_else(|error| {
         crate::log::error(&error.message);
         LOST
     })
 }
 
-struct Proxy<'a> {
-    arguments: &'a Arguments,
+struct Proxy {
     socket: OwnedFd,
+    exec: Option<Value>,
+    pid: Option<u32>,
     terminal: Option<OwnedFd>,
     signals: OwnedFd,
 }
 
-impl<'a> Proxy<'a> {
-    fn new(arguments: &'a Arguments) -> Result<Self, HostError> {
-        let socket = descriptors::adopt(arguments.socket, "--socket")?;
-        let terminal = arguments.terminal.map(|number| descriptors::adopt(number, "--terminal")).transpose()?;
+impl Proxy {
+    fn new(socket: OwnedFd, exec: Option<Value>, pid: Option<u32>, terminal: Option<OwnedFd>) -> Result<Self, HostError> {
         // Everything but what cannot be caught, what tells of a fault of our own, and of children that we have not.
         let own = [libc::SIGKILL, libc::SIGSTOP, libc::SIGSEGV, libc::SIGBUS, libc::SIGILL, libc::SIGFPE, libc::SIGCHLD, libc::SIGPIPE];
         let passed: Vec<i32> =
             (1..=libc::SIGRTMAX()).filter(|number| !own.contains(number) && !(32..libc::SIGRTMIN()).contains(number)).collect();
-        Ok(Self { arguments, socket, terminal, signals: signal::receive(&passed)? })
+        Ok(Self { socket, exec, pid, terminal, signals: signal::receive(&passed)? })
     }
 
     fn wait(&self) -> Result<i32, HostError> {
@@ -118,16 +131,18 @@ impl<'a> Proxy<'a> {
             exec: Value,
         }
         let exit: Exit = serde_json::from_slice(message).ok()?;
-        let ours = self.arguments.exec.as_ref().is_none_or(|id| *id == exit.exec);
+        let ours = self.exec.as_ref().is_none_or(|id| *id == exit.exec);
         (exit.event == "exit" && ours).then_some(exit.status)
     }
 
     fn pass_on(&self, number: i32) {
         let request = if number == libc::SIGWINCH && self.terminal.is_some() {
             let size = self.terminal.as_ref().and_then(|terminal| rustix::termios::tcgetwinsize(terminal).ok());
-            size.map(|size| json!({ "v": 1, "id": "resize", "op": "resize", "exec": self.arguments.exec, "rows": size.ws_row, "columns": size.ws_col }))
+            size.map(
+                |size| json!({ "v": 1, "id": "resize", "op": "resize", "exec": self.exec, "rows": size.ws_row, "columns": size.ws_col }),
+            )
         } else {
-            self.arguments.pid.map(|pid| json!({ "v": 1, "id": "kill", "op": "kill", "pid": pid, "signal": number }))
+            self.pid.map(|pid| json!({ "v": 1, "id": "kill", "op": "kill", "pid": pid, "signal": number }))
         };
         if let Some(request) = request {
             let _ = rustix::net::send(&self.socket, request.to_string().as_bytes(), SendFlags::NOSIGNAL);

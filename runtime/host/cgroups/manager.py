@@ -135,6 +135,9 @@ def apply(cgroups: Cgroups, settings: list[resources.Setting], *, may_lack: bool
                 continue
             raise Unsupported(f"{setting.where}: this host has no {setting.controller} controller")
         path = f"{directory}/{setting.file}"
+        if setting.file.startswith("blkio.weight") and not os.path.exists(path):
+            # Since Linux 5.0 BFQ is the only scheduler with weights.
+            path = f"{directory}/{setting.file.replace('.', '.bfq.', 1)}"
         try:
             _write_limit(path, setting)
         except FileNotFoundError as error:

@@ -27,9 +27,9 @@ BUDGET = {
     "kill": 34,
     "start": 34,
     "delete": 38,
-    "create": 52,
-    "run": 54,
-    "do": 52,
+    "create": 57,
+    "run": 57,
+    "do": 57,
     "--version": 20,
 }
 

@@ -7,18 +7,19 @@ from typing import Any
 
 import pytest
 
-from runtime import plan as planning
 from runtime.errors import InvalidSpec, LiteboxError, Unsupported
-from runtime.plan import GUEST_OVERHEAD, HostFacts, make, parse_cpu_list, parse_size
+from runtime.plan.make import make
+from runtime.plan.model import HostFacts, Plan
+from runtime.plan.size import GUEST_OVERHEAD, parse_cpu_list, parse_size
 
 FACTS = HostFacts(memory=8 << 30, cpus=4, cgroup_version=1, rlimits={"RLIMIT_CPU": (2**64 - 1, 2**64 - 1)})
 
 
-def planned(config: dict[str, Any], **options: Any) -> planning.Plan:
+def planned(config: dict[str, Any], **options: Any) -> Plan:
     return make(config, "c1", "/bundle", FACTS, **options)
 
 
-def mount_of(plan: planning.Plan, destination: str) -> dict[str, Any]:
+def mount_of(plan: Plan, destination: str) -> dict[str, Any]:
     return next(spec for spec in plan.container["mounts"] if spec["destination"] == destination)
 
 

@@ -12,7 +12,8 @@ from runtime.cli.flags import Flag, parse
 from runtime.errors import InvalidArgument, InvalidSpec, Unsupported
 from runtime.host.cgroups import paths, resources
 from runtime.linux_tables import signal_number
-from runtime.plan import HostFacts, make
+from runtime.plan.make import make
+from runtime.plan.model import HostFacts
 from runtime.store import check_id
 
 FLAGS = (
