@@ -1,7 +1,8 @@
 """`litebox do` as data: the config.json of a sandbox over this machine's own files. Pure, like the planner.
 
 The root tree is copied read-only and lies below a layer in the guest's memory (annotation dev.litebox.rootfs=overlay).
-/run is empty but for what /etc/resolv.conf leads to: the sockets of this machine's services are none of the sandbox's.
+Of what the kernel and services of this machine show in HIDDEN, the VMM gets nothing: the guest has its own there, and
+/run is empty but for what /etc/resolv.conf leads to.
 """
 
 from __future__ import annotations
@@ -23,6 +24,10 @@ _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KEPT_VARIABLES = ("PATH", "HOME", "USER", "LOGNAME", "TERM", "COLORTERM", "LANG", "LANGUAGE", "TZ", "SHELL")
 #: Served by the library OS; what this machine has there cannot be seen.
 _GUESTS_OWN = ("/proc", "/sys", "/dev")
+#: Left out of the root tree, which is this machine's.
+HIDDEN = ("proc", "sys", "dev", "run")
+#: What the library OS starts with.
+_LEAST_MEMORY = 4 << 20
 _MOUNTS: tuple[Json, ...] = (
     {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
     {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=65536k"]},
@@ -101,6 +106,8 @@ def config(request: Request) -> Json:
     resources: Json = {}
     if request.memory:
         size = parse_size(request.memory)
+        if size is not None and size < _LEAST_MEMORY:
+            raise InvalidArgument(f"--memory: found {request.memory!r}; allowed: at least {_LEAST_MEMORY >> 20}m")
         if not size:
             raise InvalidArgument(f"--memory: found {request.memory!r}; allowed: bytes, or a number with k, m or g")
         resources["memory"] = {"limit": size}

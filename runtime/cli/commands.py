@@ -40,10 +40,10 @@ class Command:
 GLOBAL_FLAGS = (
     Flag("debug", help="log what is done, and let the guest say what it does not support"),
     Flag("log", "FILE", "append log lines to FILE instead of standard error", default=""),
-    Flag("log-format", "FORMAT", "text or json", default="text"),
+    Flag("log-format", "text|json", "how log lines are written", default="text"),
     Flag("root", "DIR", "where the state of containers is kept (default: /run/litebox, $XDG_RUNTIME_DIR/litebox)"),
     Flag("systemd-cgroup", help="cgroupsPath is slice:prefix:name: the cgroup is made by systemd, as a scope"),
-    Flag("rootless", "WHEN", "true, false or auto: do without the rights of root", default="auto"),
+    Flag("rootless", "true|false|auto", "do without the rights of root", default="auto"),
     Flag("criu", "PATH", hidden=True),
     Flag("help h", help="show help"),
     Flag("version v", help="print the version"),
@@ -53,7 +53,7 @@ _BUNDLE = Flag("bundle b", "DIR", "the bundle's folder (default: the working dir
 _PID_FILE = Flag("pid-file", "FILE", "write the process id to FILE")
 _CONSOLE = Flag("console-socket", "PATH", "unix socket that is sent the terminal's master descriptor")
 _PRESERVE = Flag("preserve-fds", "N", "hand N more descriptors, from 3 on, to the program")
-_FORMAT = Flag("format f", "FORMAT", "table or json", default="table")
+_FORMAT = Flag("format f", "table|json", "what is printed", default="table")
 _CREATE = (
     _BUNDLE,
     _CONSOLE,
@@ -137,7 +137,7 @@ handed in but for PATH, HOME, USER, TERM, LANG, LC_* and TZ.
     "state": Command("inspect", "ID", "print a container's state (JSON)", minimum=1, maximum=1),
     "list": Command(
         "inspect",
-        "",
+        "[flags]",
         "list containers",
         (_FORMAT, Flag("quiet q", help="print ids only")),
         maximum=0,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import time
 
@@ -36,7 +37,10 @@ def _request(parsed: Parsed) -> sandbox.Request:
         raise HostError(f"the working directory is gone: {error.strerror}", error.errno or 0) from error
     request = sandbox.Request(parsed.args, cwd, os.environ)
     request.root = os.path.abspath(parsed.text("root") or "/")
+    _check_there("--root", request.root, folder=True)
     request.volumes = parsed.list("volume")
+    for source in filter(None, (text.partition(":")[0] for text in request.volumes)):
+        _check_there("--volume", source, folder=False)
     request.network = parsed.text("net") or "none"
     request.memory = parsed.text("memory")
     request.cpus = parsed.text("cpus")
@@ -56,6 +60,15 @@ def _request(parsed: Parsed) -> sandbox.Request:
         if not os.path.isfile(request.resolv_conf):
             request.resolv_conf = ""
     return request
+
+
+def _check_there(flag: str, path: str, *, folder: bool) -> None:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        raise InvalidArgument(f"{flag}: found {path!r}: {error.strerror}") from error
+    if folder and not stat.S_ISDIR(mode):
+        raise InvalidArgument(f"{flag}: found {path!r}, which is not a folder")
 
 
 def _read(path: str) -> str:
@@ -78,6 +91,7 @@ def run(context: Context, request: sandbox.Request, *, verbose: bool = False, tr
     if rootless.needed(context.rootless):
         rootless.enter()
     made = make(sandbox.config(request), f"do-{os.getpid()}", "/", facts.gather())
+    made.trees[0].hidden = sandbox.HIDDEN
     made.debug = context.options.on("debug")
     made.container["trace"] = trace
     if terminal is not None:

@@ -89,27 +89,48 @@ def _words(flags: Sequence[Flag]) -> str:
     return " ".join(f"--{name}" for flag in flags if not flag.hidden for name in flag.names if len(name) > 1)
 
 
+def _choices(command: str, flags: Sequence[Flag]) -> list[str]:
+    """Cases for the flags that take one of a few words, which their metavar lists."""
+    rows = []
+    for flag in flags:
+        if "|" in flag.metavar:
+            names = "|".join(f"'{command} {'--' if len(name) > 1 else '-'}{name}'" for name in flag.names)
+            rows.append(f"        {names}) words='{flag.metavar.replace('|', ' ')}' ;;")
+    return rows
+
+
 _TAKES_ID = "start state kill delete pause resume update events ps exec trace"
 
 _BASH = """\
 # litebox completion for bash: source this, or install it as /usr/share/bash-completion/completions/litebox
 _litebox() {{
-    local word=${{COMP_WORDS[COMP_CWORD]}} command= i
+    local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD-1]}} command= root=() words= i
     for ((i = 1; i < COMP_CWORD; i++)); do
         case ${{COMP_WORDS[i]}} in
-            --root|--log|--log-format|--rootless) ((i++)) ;;
+            --root) root=(--root "${{COMP_WORDS[++i]}}") ;;
+            --log|--log-format|--rootless) ((i++)) ;;
             -*) ;;
             *) command=${{COMP_WORDS[i]}}; break ;;
         esac
     done
-    local words=
-    case $command in
-        '') if [[ $word == -* ]]; then words='{global_flags}'; else words='{commands}'; fi ;;
+    case "$command $before" in
+{choices}
+        *)
+            case $command in
+                '') if [[ $word == -* ]]; then words='{global_flags}'; else words='{commands}'; fi ;;
 {cases}
+            esac
+            if [[ $word != -* ]]; then
+                case "$command $before" in
+                    'completion completion') words='bash zsh fish' ;;
+                    'help help') words='{commands}' ;;
+                    'kill kill'|'kill -'*) words=$(litebox "${{root[@]}}" list --quiet 2>/dev/null) ;;
+                    'kill '*) words='{signals}' ;;
+                    *) [[ -n $command && " {takes_id} " == *" $command "* ]] &&
+                        words=$(litebox "${{root[@]}}" list --quiet 2>/dev/null) ;;
+                esac
+            fi ;;
     esac
-    if [[ $word != -* && " {takes_id} " == *" $command "* && -n $command ]]; then
-        words=$(litebox list --quiet 2>/dev/null)
-    fi
     COMPREPLY=($(compgen -W "$words" -- "$word"))
     [[ ${{#COMPREPLY[@]}} -gt 0 || $word == -* ]] || COMPREPLY=($(compgen -f -- "$word"))
 }}
@@ -142,12 +163,18 @@ def completion_command(context: Context, parsed: Parsed) -> int:  # noqa: ARG001
         return 0
     if shell not in ("bash", "zsh"):
         raise InvalidArgument(f"completion: found {shell!r}; allowed: bash, zsh, fish")
+    from runtime.linux_tables import SIGNALS
+
     script = _BASH.format(
         global_flags=_words(GLOBAL_FLAGS),
         commands=" ".join(COMMANDS),
         takes_id=_TAKES_ID,
+        signals=" ".join(SIGNALS),
+        choices="\n".join(
+            [*_choices("", GLOBAL_FLAGS), *(row for name in COMMANDS for row in _choices(name, COMMANDS[name].flags))]
+        ),
         cases="\n".join(
-            f"        {name}) [[ $word == -* ]] && words='{_words(command.flags)}' ;;"
+            f"                {name}) [[ $word == -* ]] && words='{_words(command.flags)}' ;;"
             for name, command in COMMANDS.items()
         ),
     )

@@ -54,7 +54,12 @@ def _detach(tree: Tree, user_namespace: Callable[[list[Json], list[Json]], int])
             raise Unsupported(f"{tree.where}.type: found {tree.fstype!r}: {error.strerror}") from error
     flags = linux.OPEN_TREE_CLONE | linux.AT_NO_AUTOMOUNT | (linux.AT_RECURSIVE if tree.recursive else 0)
     try:
-        fd = linux.open_tree(tree.source, flags)
+        if tree.hidden:
+            from runtime.host.namespaces import open_tree_without
+
+            fd = open_tree_without(tree.source, flags, tree.hidden)
+        else:
+            fd = linux.open_tree(tree.source, flags)
     except OSError as error:
         kind = InvalidSpec if error.errno in (2, 20, 40) else HostError
         raise kind(f"{tree.where}: found {tree.source!r}: {error.strerror}") from error

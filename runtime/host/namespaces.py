@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import _socket
 import os
+import stat
+import sys
 
 from runtime.errors import HostError, InvalidSpec, Unsupported
 from runtime.host import linux
@@ -228,3 +231,49 @@ def run_in_container(pid: int, kinds: list[str], rootfs: str, work: Callable[[],
     finally:
         os.close(own)
         os.close(containers)
+
+
+#: File systems that show or steer the kernel.
+_KERNELS = frozenset("proc sysfs cgroup cgroup2 devtmpfs devpts securityfs debugfs tracefs bpf configfs pstore".split())
+
+
+def open_tree_without(source: str, flags: int, hidden: tuple[str, ...]) -> int:
+    """A detached copy of the tree at `source` with empty folders for those `hidden`, and where the kernel's own file
+    systems are mounted elsewhere in it. Made in a mount namespace that is gone afterwards.
+    """
+    ours, its = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+
+    def work() -> None:
+        linux.unshare(linux.CLONE_NEWNS)
+        linux.mount("", "/", "", linux.MS_SLAVE | linux.MS_REC)
+        for path in dict.fromkeys([*(os.path.join(source, name) for name in hidden), *_mounts_of_the_kernel()]):
+            if _is_plain_folder(path):
+                linux.mount("none", path, "tmpfs", linux.MS_RDONLY)
+        tree = linux.open_tree(source, flags)
+        its.sendmsg([b"+"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, tree.to_bytes(4, sys.byteorder))])
+
+    try:
+        run_inside(0, [], work)
+        _, ancillary, _, _ = ours.recvmsg(1, _socket.CMSG_SPACE(4))
+    finally:
+        ours.close()
+        its.close()
+    fd = int.from_bytes(ancillary[0][2], sys.byteorder)
+    os.set_inheritable(fd, False)
+    return fd
+
+
+def _mounts_of_the_kernel() -> list[str]:
+    from runtime.host.cgroups.paths import unescape
+
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
+        rows = [line.partition(" - ") for line in file]
+    return [unescape(left.split()[4]) for left, _, right in rows if right.split()[0] in _KERNELS]
+
+
+def _is_plain_folder(path: str) -> bool:
+    """Not one below a folder hidden before, which is gone, nor a symbolic link, which leads elsewhere."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False

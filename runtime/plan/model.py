@@ -45,6 +45,7 @@ class Tree:
         "destination",
         "fstype",
         "handle",
+        "hidden",
         "id_mappings",
         "propagation",
         "recursive",
@@ -70,6 +71,8 @@ class Tree:
         self.recursive_attributes = 0
         self.cleared = 0
         self.propagation = PROPAGATION["private"]
+        #: Folders below `source` that are empty in the copy, whatever is mounted there or below.
+        self.hidden: tuple[str, ...] = ()
         #: (uidMappings, gidMappings) of an idmapped mount.
         self.id_mappings: tuple[list[Json], list[Json]] | None = None
         self.recursive_idmap = False

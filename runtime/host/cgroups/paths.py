@@ -40,7 +40,7 @@ def hierarchies(mountinfo: str, own_cgroups: str) -> list[Hierarchy]:
         fields, rest_fields = left.split(), right.split()
         if len(fields) < 5 or len(rest_fields) < 3 or rest_fields[0] not in ("cgroup", "cgroup2"):
             continue
-        root, mount = _unescape(fields[3]), _unescape(fields[4])
+        root, mount = unescape(fields[3]), unescape(fields[4])
         if rest_fields[0] == "cgroup2":
             unified = unified or Hierarchy(mount, frozenset(), _relative(own.get("", "/"), root), unified=True)
             continue
@@ -55,7 +55,7 @@ def hierarchies(mountinfo: str, own_cgroups: str) -> list[Hierarchy]:
     return [unified] if unified else []
 
 
-def _unescape(text: str) -> str:
+def unescape(text: str) -> str:
     for code, character in (("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")):
         text = text.replace(code, character)
     return text

@@ -27,8 +27,8 @@ BUDGET = {
     "kill": 34,
     "start": 34,
     "delete": 38,
-    "create": 57,
-    "run": 57,
+    "create": 58,
+    "run": 58,
     "do": 57,
     "--version": 20,
 }

@@ -41,6 +41,7 @@ def pid(litebox: Any, bundle: Bundle, volumes: list[dict[str, Any]]) -> int:
     script = "echo before > /made; echo here > /run/mine; exec sleep 1000"
     litebox("create", "--bundle", str(bundle(["sh", "-c", script], {"mounts": volumes})), "c1")
     litebox("start", "c1")
+    litebox("exec", "c1", "sh", "-c", "until [ -e /run/mine ]; do sleep 0.01; done")
     return int(json.loads(litebox("state", "c1").stdout)["pid"])
 
 
@@ -51,7 +52,6 @@ def inside(pid: int, script: str) -> str:
 
 
 def test_the_root_is_the_containers(litebox: Any, pid: int, tmp_path: Path) -> None:
-    litebox("exec", "c1", "true")  # by now the program has run its first line
     root = Path(f"/proc/{pid}/root")
     assert (root / "made").read_text() == "before\n"
     assert (root / "data/name").read_text() == (root / "run/a/name").read_text() == "volume\n"
