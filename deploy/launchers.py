@@ -1,14 +1,11 @@
 """Writes what starts the programs that pyproject.toml names: ``launchers.py --python PYTHON --path DIR... TREE``.
 
-A launcher is what containerd, a kubelet or a shell executes, once or more for every container, so it starts as fast as
-Python can: ``-I`` ignores the caller's environment and user site, ``-S`` skips ``site`` and with it the ``.pth`` files.
-The import path is written into the launcher instead. The programs find their libraries at ``../lib/litebox`` beside the
-launcher's own folder.
-
-``litebox`` is a compiled program (kernel_lib/launcher). What it does not do itself, it has ``lib/litebox/python`` do,
-with ``lib/litebox/litebox.pyc``: the index of ``litebox.modules``, where the code of all our modules is. Reading them
-from there saves what looking for each along the import path costs (1 ms of `state`, twice that of `run`). A module
-whose source is another by now is imported from there as usual.
+Each is a compiled program (kernel_lib/launcher), which containerd, a kubelet or a shell executes once or more for every
+container. What it does not do itself, it has ``lib/litebox/python`` do, with ``lib/litebox/PROGRAM.pyc``: the index of
+``litebox.modules``, where the code of all our modules is. Reading them from there saves what looking for each along the
+import path costs (1 ms of `state`, twice that of `run`). A module whose source is another by now is imported from there
+as usual. Python starts with ``-I``, which ignores the caller's environment and user site, and ``-S``, which skips
+``site`` and with it the ``.pth`` files: the import path is written into the .pyc instead.
 """
 
 from __future__ import annotations
@@ -23,15 +20,7 @@ import tomllib
 from pathlib import Path
 
 SOURCE = Path(__file__).parent.parent
-SCRIPT = """\
-#!{python} -IS
-import sys
-
-sys.path[:0] = {path!r}
-from {module} import {function}
-
-sys.exit({function}())
-"""
+Index = list[tuple[str, tuple[bool, str, int, int, int, int]]]
 #: `known`: name → (package?, source, its time, its size, offset, bytes). `__future__`, too, is a file to be found.
 BUNDLE = """\
 import gc
@@ -40,7 +29,7 @@ from marshal import loads
 from posix import O_CLOEXEC, close, open, pread, stat
 
 known = dict({index!r})
-modules = __file__.removesuffix("pyc") + "modules"
+modules = __file__.rpartition("/")[0] + "/litebox.modules"
 Spec = type(__spec__ or sys.__spec__)
 
 class Bundle:
@@ -81,7 +70,11 @@ from {module} import {function}
 
 sys.exit({function}())
 """
-PACKAGES = ("runtime", "oci_spec")
+#: Of each program.
+PACKAGES = {
+    "litebox": ("runtime", "oci_spec"),
+    "containerd-shim-litebox-v1": ("runtime", "oci_spec", "shim"),
+}
 
 
 def main() -> int:
@@ -91,52 +84,46 @@ def main() -> int:
     parser.add_argument("--destdir", default="", help="where that folder is now, until it is installed")
     parser.add_argument("tree", type=Path, help="has bin/ and lib/litebox/")
     options = parser.parse_args()
-    project = tomllib.loads((SOURCE / "pyproject.toml").read_text())["project"]
-    for name, entry in project["scripts"].items():
-        module, function = entry.split(":")
-        if name == "litebox":
-            bundle(options, module, function)
-        else:
-            text = SCRIPT.format(python=options.python, path=options.path, module=module, function=function)
-            replace(options.tree / "bin" / name, text.encode(), executable=True)
-    return 0
-
-
-def bundle(options: argparse.Namespace, module: str, function: str) -> None:
     library = options.tree / "lib/litebox"
-    index: list[tuple[str, tuple[bool, str, int, int, int, int]]] = []
+    index: Index = []
     code = b""
-    for name, path in [*modules_in(Path(options.destdir + options.path[0])), ("__future__", Path(__future__.__file__))]:
+    for name, path in modules_in(Path(options.destdir + options.path[0])):
         status, final = path.stat(), str(path).removeprefix(options.destdir)
         compiled = marshal.dumps(compile(path.read_bytes(), final, "exec", dont_inherit=True))
         entry = (path.stem == "__init__", final, int(status.st_mtime), status.st_size, len(code), len(compiled))
         index.append((name, entry))
         code += compiled
-    text = BUNDLE.format(index=tuple(index), path=options.path, module=module, function=function)
-    main_code = marshal.dumps(compile(text, str(library / "litebox.pyc"), "exec", dont_inherit=True))
     replace(library / "litebox.modules", code)
-    # The header of a .pyc: magic number, flags, and the time and size of a source, which nobody asks for here.
-    replace(library / "litebox.pyc", importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, 0, 0) + main_code)
+    project = tomllib.loads((SOURCE / "pyproject.toml").read_text())["project"]
+    for name, entry in project["scripts"].items():
+        module, function = entry.split(":")
+        known = tuple(item for item in index if item[0].partition(".")[0] in (*PACKAGES[name], "__future__"))
+        text = BUNDLE.format(index=known, path=options.path, module=module, function=function)
+        main_code = marshal.dumps(compile(text, str(library / f"{name}.pyc"), "exec", dont_inherit=True))
+        # The header of a .pyc: magic number, flags, and the time and size of a source, which nobody asks for here.
+        replace(library / f"{name}.pyc", importlib.util.MAGIC_NUMBER + struct.pack("<III", 0, 0, 0) + main_code)
     interpreter = library / "python.new"
     interpreter.unlink(missing_ok=True)
     interpreter.symlink_to(Path(options.python).resolve())  # the venv has nothing that -S would find
     interpreter.replace(library / "python")
+    return 0
 
 
 def modules_in(root: Path) -> list[tuple[str, Path]]:
-    """Every module of the packages that the command line is made of."""
-    found = []
-    for path in sorted(path for package in PACKAGES for path in (root / package).rglob("*.py")):
+    """Every module that the programs are made of."""
+    packages = sorted({package for used in PACKAGES.values() for package in used})
+    found = [("__future__", Path(__future__.__file__))]
+    for path in sorted(path for package in packages for path in (root / package).rglob("*.py")):
         parts = path.relative_to(root).with_suffix("").parts
         found.append((".".join(parts[:-1] if parts[-1] == "__init__" else parts), path))
     return found
 
 
-def replace(path: Path, data: bytes, *, executable: bool = False) -> None:
+def replace(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".new")
     temporary.write_bytes(data)
-    temporary.chmod(0o755 if executable else 0o644)
+    temporary.chmod(0o644)
     temporary.replace(path)
 
 

@@ -159,6 +159,12 @@ class Ahead:
             os.waitpid(self.pid, 0)
 
 
+def guard_ahead() -> None:
+    """Keep its socket from the processes that are started before it is taken."""
+    if value := os.environ.get(AHEAD):
+        os.set_inheritable(int(value.partition(" ")[2]), False)
+
+
 def take_ahead() -> Ahead | None:
     """The VMM that waits for a plan, if there is one; the caller closes it."""
     pid, _, fd = os.environ.pop(AHEAD, "").partition(" ")

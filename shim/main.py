@@ -1,6 +1,5 @@
-"""Entry point of containerd-shim-litebox-v1: one of -v, -info, start, delete.
-
-Each imports what it needs and no more.
+"""What containerd-shim-litebox-v1 (kernel_lib/launcher/src/shim) has Python do: be the shim, `-info`, and of `delete`
+what frees. Each imports what it needs and no more.
 """
 
 from __future__ import annotations
@@ -8,37 +7,39 @@ from __future__ import annotations
 import os
 import sys
 
-from shim.invocation import Invocation, UsageError
+from shim.invocation import Invocation
 
 VERSION = "0.1.0"
 NAME = "io.containerd.litebox.v1"
 
 
 def main() -> int:
+    invocation = Invocation(sys.argv[1:], os.environ)
+    if invocation.action == "serve":
+        from shim.daemon import live
+
+        live(invocation)
+    if invocation.action == "delete":
+        from shim.cleanup import delete
+
+        delete(invocation)
+    elif invocation.action == "transport":
+        return tell_transport(*invocation.rest)
+    else:
+        from shim.info import print_info
+
+        print_info()
+    return 0
+
+
+def tell_transport(path: str) -> int:
+    """By what the shims are to be called that have this configuration file: for `start`, which does not read YAML."""
+    from runtime.errors import LiteboxError
+    from runtime.settings import load_apart
+
     try:
-        invocation = Invocation(sys.argv[1:], os.environ)
-        if invocation.version:
-            sys.stdout.write(
-                f"containerd-shim-litebox-v1:\n  Version:  {VERSION}\n  Python version: {sys.version.split()[0]}\n\n"
-            )
-        elif invocation.info:
-            from shim.info import print_info
-
-            print_info()
-        elif invocation.action == "start":
-            from shim.bootstrap import StartError, start
-
-            try:
-                start(invocation)
-            except StartError as error:
-                raise UsageError(str(error)) from error
-        elif invocation.action == "delete":
-            from shim.cleanup import delete
-
-            delete(invocation)
-        else:
-            raise UsageError(f"no such action: {invocation.action!r} (start or delete)")  # noqa: TRY301
-    except (UsageError, OSError) as error:
-        sys.stderr.write(f"{NAME}: {error}")
+        sys.stdout.write(load_apart(path).defaults.get("transport") or "ttrpc")
+    except LiteboxError as error:
+        sys.stderr.write(str(error))
         return 1
     return 0

@@ -1,8 +1,7 @@
 """The protobuf wire format, as far as containerd's messages need it.
 
 Source: https://protobuf.dev/programming-guides/encoding/. A record is a varint tag (field number << 3 | wire type) and
-a value. Pure functions over bytes, and no import at all: the `start` path reads containerd's bootstrap message with
-nothing but this.
+a value. Pure functions over bytes, and no import at all.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from integration.containerd.daemon import Containerd, is_version, running
 
 PROGRAMS = installed.engines("containerd")
 GRPC = "defaults: {transport: grpc}\n"
-#: Newer ones take a shim that speaks gRPC for gone as soon as they have dialled it (shim.bootstrap).
+#: Newer ones take a shim that speaks gRPC for gone when they have dialled it: kernel_lib/launcher/src/shim/start.rs.
 OVER_GRPC = [f"{name} over gRPC" for name, program in PROGRAMS.items() if is_version(program, "1.7")][:1]
 
 

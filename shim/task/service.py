@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections import deque
 
 from runtime import fastjson
 from shim import log, rootfs
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 SERVICES = ("containerd.task.v2.Task", "containerd.task.v3.Task")
 VERSION = "2"
 KILL = 9
+RECENT = 32  # deleted containers to be remembered
 
 
 class Empty(Message):
@@ -70,6 +72,7 @@ class TaskService:
         self._watch = FifoWatch(loop)
         self._lock = threading.Lock()
         self._containers: dict[str, Container] = {}
+        self._deleted: deque[str] = deque(maxlen=RECENT)
         self.pod: Pod | None = None  # of the sandbox whose containers these are
 
     def methods(self) -> dict[tuple[str, str], Method]:
@@ -108,6 +111,8 @@ class TaskService:
             if request.id in self._containers:
                 raise AlreadyExistsError(f"container {request.id} exists")
             self._containers[request.id] = container
+            if request.id in self._deleted:
+                self._deleted.remove(request.id)
         try:
             instance = self._make(request, container)
         except BaseException:
@@ -146,6 +151,7 @@ class TaskService:
             ended = container.delete()
             rootfs.unmount(f"{container.bundle}/rootfs")
             self._forget(request.id)
+            self._deleted.append(request.id)
             container.deleted()
         return api.DeleteResponse(pid=ended.pid, exit_status=ended.exit_code, exited_at=timestamp(ended.exited_at))
 
@@ -244,8 +250,13 @@ class TaskService:
         return api.StatsResponse(stats=Any(type_url=answer.NAME, value=answer.encode()))
 
     def connect(self, request: api.ConnectRequest) -> api.ConnectResponse:
+        """NotFound for a container that was deleted: a containerd that was killed before it noted so then removes the
+        bundle, and lets go of this shim. 1.6 would keep both.
+        """
         with self._lock:
             container = self._containers.get(request.id)
+            if container is None and request.id in self._deleted:
+                raise NotFoundError(f"container {request.id} was deleted")
         return api.ConnectResponse(
             shim_pid=os.getpid(), task_pid=container.init.pid if container else 0, version=VERSION
         )

@@ -15,7 +15,7 @@ from _socket import (
     MSG_NOSIGNAL,
     SOCK_STREAM,
     socket,
-)  # `socket` itself costs 7 ms: see shim.bootstrap
+)  # `socket` itself costs 7 ms: see shim.daemon
 
 from shim import log, rpc
 from shim.errors import RpcError

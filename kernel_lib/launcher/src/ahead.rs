@@ -2,7 +2,7 @@
 //! the variable `LITEBOX_AHEAD`, and hands it the launch plan (`docs/control-protocol.md`); when the socket closes first, it ends.
 
 use std::os::fd::AsRawFd;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::io::FdFlags;
@@ -11,8 +11,15 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 const FIRST_NUMBER: i32 = 256;
 
-/// The variable's value: the VMM's process id and our end of the socket, which both are inherited by what this process becomes.
-pub fn start(library: &Path) -> Option<String> {
+/// Its value: the VMM's process id and our end of the socket, which both are inherited by what this process becomes.
+pub const VARIABLE: &str = "LITEBOX_AHEAD";
+
+/// Starts it for the Python that this process is about to become.
+pub fn start(python: &mut Command) {
+    python.envs(spawn().map(|value| (VARIABLE, value)));
+}
+
+fn spawn() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return None; // it would have to be in a user namespace
     }
@@ -20,6 +27,7 @@ pub fn start(library: &Path) -> Option<String> {
     // Away from the numbers that --preserve-fds may mean.
     let ours = rustix::io::fcntl_dupfd_cloexec(ours, FIRST_NUMBER).ok()?;
     rustix::io::fcntl_setfd(&its, FdFlags::empty()).ok()?;
+    let library = std::env::var_os("LITEBOX_LIBDIR").map_or_else(crate::library, PathBuf::from);
     let mut command = Command::new(library.join("litebox-vmm"));
     command.args(["run", "--socket", &its.as_raw_fd().to_string()]).env_clear().env("PATH", PATH);
     let vmm = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().ok()?;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import stat
 import threading
 import time
@@ -12,7 +13,6 @@ import pytest
 from shim.api.events import TaskCreate, TaskExit
 from shim.api.events_service import ForwardRequest
 from shim.api.well_known import Any
-from shim.bootstrap import listen
 from shim.errors import RpcError
 from shim.events import TOPICS, Publisher
 from shim.loop import Loop
@@ -34,8 +34,10 @@ class Containerd:
             ("containerd.services.events.ttrpc.v1.Events", "Forward"): Method(ForwardRequest, self.forward, inline=True)
         }
         self.server = Server(self.loop, Workers(), Methods(methods))
-        listener = listen(str(path))
-        assert listener
+        path.unlink(missing_ok=True)
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen(128)
         self.server.listen(listener)
         self.thread = threading.Thread(target=self.loop.run)
         self.thread.start()

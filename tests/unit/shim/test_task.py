@@ -137,6 +137,18 @@ def code_of(call: Callable[[], object]) -> int:
     return caught.value.code
 
 
+def test_connect_knows_containers_to_come_but_none_that_was_deleted(bench: Bench) -> None:
+    def connect() -> int:
+        return bench.service.connect(api.ConnectRequest(id="c")).task_pid
+
+    assert connect() == 0
+    for _life in range(2):
+        bench.create()
+        assert connect() == bench.machine.pid
+        bench.service.delete(api.DeleteRequest(id="c"))
+        assert code_of(connect) == Code.NOT_FOUND
+
+
 def test_stdin_that_is_closed_before_an_exec_starts(bench: Bench, tmp_path: Path) -> None:
     fifo = str(tmp_path / "stdin")
     os.mkfifo(fifo)
