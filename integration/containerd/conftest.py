@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from integration import installed
-from integration.containerd.daemon import Containerd, is_version, running
+from integration.containerd.daemon import Containerd, is_version
 
 PROGRAMS = installed.engines("containerd")
 GRPC = "defaults: {transport: grpc}\n"
@@ -30,6 +30,6 @@ def containerd(request: pytest.FixtureRequest, litebox: Path, image: Path, scrat
         (folder / "grpc.yaml").write_text(GRPC)
         settings["LITEBOX_CONFIG"] = str(folder / "grpc.yaml")
     program = PROGRAMS[request.param.removesuffix(" over gRPC")]
-    with running(program, litebox, folder, settings=settings) as daemon:
+    with Containerd(program, litebox, folder, settings=settings) as daemon:
         daemon.ctr("image", "import", image)
         yield daemon

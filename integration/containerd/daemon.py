@@ -10,9 +10,10 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 RUNTIME = "io.containerd.litebox.v1"
 IMAGE = "docker.io/library/busybox:test"
@@ -33,9 +34,10 @@ disabled_plugins = ["io.containerd.grpc.v1.cri", "io.containerd.cri.v1.images", 
 
 
 class Containerd:
-    """A running containerd, and the `ctr` that came with it. `config` has places for root, state and socket.
+    """A containerd, and the `ctr` that came with it: started on entry, ended with everything it started on exit.
 
-    `network` and `processes` give it namespaces of its own for these; one for mounts it has always.
+    `network` and `processes` give it namespaces of its own for these; one for mounts it has always. `config` has places
+    for root, state and socket; `settings` are variables of its environment.
     """
 
     def __init__(
@@ -72,6 +74,17 @@ class Containerd:
         while not (asleep := self._sleeper(forked=processes)):
             time.sleep(0.01)
         self._place = asleep
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def inside(self, *command: str | Path) -> list[str]:
         """A command line that runs where this containerd runs."""
@@ -213,25 +226,3 @@ def is_version(program: Path, version: str) -> bool:
     """Whether this containerd is one of a line: "2", "1.7"."""
     said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
     return any(word.lstrip("v").startswith(f"{version}.") for word in said.split())
-
-
-@contextmanager
-def running(
-    program: Path,
-    litebox: Path,
-    folder: Path,
-    *,
-    network: bool = False,
-    processes: bool = False,
-    config: str = CONFIG,
-    settings: Mapping[str, str] | None = None,
-) -> Iterator[Containerd]:
-    """A containerd, started, and ended with everything it started. `settings`: variables of its environment."""
-    daemon = Containerd(
-        program, litebox, folder, network=network, processes=processes, config=config, settings=settings
-    )
-    try:
-        daemon.start()
-        yield daemon
-    finally:
-        daemon.close()

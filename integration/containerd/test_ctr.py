@@ -61,6 +61,61 @@ def test_no_output_is_lost(containerd: Containerd) -> None:
     assert ran.stdout.endswith(b"end\n")
 
 
+LOGGER = """\
+#!/bin/sh
+test "$1 $2" = "--to {folder}" || exit 1
+exec 5<&-
+cat <&3 > {folder}/$CONTAINER_NAMESPACE-$CONTAINER_ID.out &
+cat <&4 > {folder}/$CONTAINER_NAMESPACE-$CONTAINER_ID.err
+wait
+"""
+
+
+def logged(containerd: Containerd, name: str, uri: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a container with `ctr run --detach --log-uri`, until it has ended and is gone."""
+    script = "head -c 1000000 /dev/zero; echo out; echo err >&2"
+    ran = containerd.run(name, "/bin/sh", "-c", script, flags=("-d", "--log-uri", uri))
+    if ran.returncode == 0:
+        containerd.await_status(name, "STOPPED")
+        containerd.ctr("task", "delete", name)
+    containerd.ctr("container", "delete", name)
+    return ran
+
+
+def test_a_log_file(containerd: Containerd) -> None:
+    file = containerd.folder / "new" / "log"
+    for number in (1, 2):
+        assert logged(containerd, f"lf{number}", f"file://{file}").returncode == 0
+        text = file.read_bytes()
+        assert len(text) == number * 1_000_008
+        assert text.count(b"out\n") == text.count(b"err\n") == number
+
+
+def test_a_logger(containerd: Containerd) -> None:
+    program = containerd.folder / "logger"
+    program.write_text(LOGGER.format(folder=containerd.folder))
+    program.chmod(0o755)
+    uri = f"binary://{program}?--to={containerd.folder}"
+    assert logged(containerd, "lb1", uri).returncode == 0
+    assert (containerd.folder / "default-lb1.out").read_bytes() == bytes(1_000_000) + b"out\n"
+    assert (containerd.folder / "default-lb1.err").read_bytes() == b"err\n"
+
+
+def test_a_logger_that_is_not_there(containerd: Containerd) -> None:
+    refused = logged(containerd, "ln1", "binary:///nonexistent/logger?a=b")
+    assert refused.returncode
+    assert b"/nonexistent/logger" in refused.stderr
+    settle(containerd)
+
+
+def test_a_logger_that_dies_stops_no_container(containerd: Containerd) -> None:
+    program = containerd.folder / "dies"
+    program.write_text("#!/bin/sh\nexec 5<&-\n")
+    program.chmod(0o755)
+    assert logged(containerd, "ld1", f"binary://{program}").returncode == 0
+    settle(containerd)
+
+
 def test_a_program_that_is_not_there(containerd: Containerd) -> None:
     ran = containerd.run("m1", "/bin/nonesuch")
     assert ran.returncode

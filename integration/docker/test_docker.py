@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from integration import images, installed
-from integration.containerd.daemon import running
+from integration.containerd.daemon import Containerd
 from integration.terminal import talk
 
 HERE = Path(__file__).parent
@@ -76,7 +76,7 @@ def docker(request: pytest.FixtureRequest, litebox: Path, scratch: Path) -> Iter
     folder = scratch / f"docker-{request.param}"
     folder.mkdir()
     socket = folder / "d.sock"
-    with running(engines[0], litebox, folder, network=True) as containerd:
+    with Containerd(engines[0], litebox, folder, network=True) as containerd:
         folders: list[str | Path] = [
             "--data-root",
             folder / "data",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from integration import images, installed
-from integration.containerd.daemon import CONFIG, IMAGE, Containerd, is_version, running
+from integration.containerd.daemon import CONFIG, IMAGE, Containerd, is_version
 
 HANDLER = Path(__file__).parent.parent / "containerd" / "litebox-v3.toml"
 PAUSE = "docker.io/library/pause:test"
@@ -128,7 +128,7 @@ def containerd_with_cri(
     base = "\n".join(line for line in base.splitlines() if not line.startswith("disabled_plugins"))
     archive = folder / "pause.tar"
     images.write_archive(archive, PAUSE, [images.busybox_layer()], {"Cmd": ["/bin/sleep", "100000"]})
-    with running(
+    with Containerd(
         programs[0], litebox, folder, network=True, processes=processes, config=f"{base}\n{own}"
     ) as containerd:
         subprocess.run(containerd.inside("ip", "link", "set", "lo", "up"), check=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from integration import installed
-from integration.containerd.daemon import IMAGE, RUNTIME, Containerd, running
+from integration.containerd.daemon import IMAGE, RUNTIME, Containerd
 
 HERE = Path(__file__).parent
 CNI_PLUGINS = Path("/usr/lib/cni")
@@ -64,7 +64,7 @@ def nerdctl(litebox: Path, image: Path, scratch: Path) -> Iterator[Nerdctl]:
         pytest.skip("containerd, nerdctl (make engines) and CNI plugins are not all installed")
     folder = scratch / "nerdctl"
     folder.mkdir()
-    with running(engines[0], litebox, folder, network=True) as containerd:
+    with Containerd(engines[0], litebox, folder, network=True) as containerd:
         subprocess.run(containerd.inside("ip", "link", "set", "lo", "up"), check=True)
         client = Nerdctl(containerd, programs[0], folder)
         client("load", "--input", image)

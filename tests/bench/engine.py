@@ -12,7 +12,7 @@ from pathlib import Path
 
 from bench.lifecycle import TIMEOUT, await_end, family, launch, pss_kib
 from integration import images, installed
-from integration.containerd.daemon import CONFIG, IMAGE, RUNTIME, Containerd, running
+from integration.containerd.daemon import CONFIG, IMAGE, RUNTIME, Containerd
 
 RUNTIMES = {"runc": "io.containerd.runc.v2", "litebox": RUNTIME}
 STREAM_BLOCKS = 4096  # of 64 KiB
@@ -37,7 +37,7 @@ def containerd(folder: Path) -> Iterator[Containerd]:
     assert litebox
     config = CONFIG.partition("[debug]")[0]
     program = next(iter(installed.engines("containerd").values()))
-    with running(program, litebox, folder, config=config) as daemon:
+    with Containerd(program, litebox, folder, config=config) as daemon:
         archive = folder / "busybox.tar"
         images.write_archive(archive, IMAGE, [images.busybox_layer()])
         daemon.ctr("image", "import", archive)
