@@ -17,9 +17,9 @@ container sees no end of file before the client's first byte. That writer is dro
 its end, or by CloseIO: the container then reads what is left, and after it the end of file. `close` drops them all once
 the process has ended, and only then readers see end of file.
 
-An exit is not announced before the client has begun to read what is in its FIFOs (`when_read`). Its open may not have
-returned yet although ours has: a client that hears of the exit then gives the FIFO up, and its content is lost
-(containerd's package fifo, `Close` of one that is being opened; ctr and dockerd cancel their streams after an exit).
+An exit is not announced before the client has read what is in its FIFOs (`when_read`). A client that hears of an exit
+cancels its streams: one that is still being opened is given up (containerd's package fifo, `Close`), and those of
+containerd 2.4 are closed wherever they are (pkg/cio/io_unix.go, `copyIO`).
 
 Source of the URI forms: containerd core/runtime/v2/README.md, "Logging".
 """
@@ -31,6 +31,7 @@ import stat
 import threading
 import time
 from fcntl import F_SETPIPE_SZ, fcntl, ioctl
+from functools import partial
 
 from shim import log
 from shim.errors import InvalidArgumentError, NotFoundError
@@ -49,7 +50,8 @@ ENXIO = 6
 FIONREAD = 0x541B
 OUTPUT_BYTES = 1 << 20  # in a FIFO until its reader comes to them: a machine that has to wait pays for waking up
 READER_SECONDS = 5.0  # for a client to open the output it asked for, on a busy machine too
-FIRST_READ_SECONDS = 2.0  # for a client to begin to read, once the process has ended
+IDLE_SECONDS = 2.0  # without a read, until a client is taken not to come for what an ended process has written
+UNREAD_SECONDS = 10.0  # for it to come to the end: what the process has left behind may go on writing
 LOGGER_FINISH_SECONDS = 5.0
 MAX_LOGGER_SECONDS = 10.0  # for a logger to become ready: containerd's own limit
 
@@ -102,18 +104,27 @@ class Stdio:
             os.close(fd)
 
     def when_read(self, call: Callable[[], None]) -> None:
-        """Make `call` once no output waits for its client to begin reading, or it does not begin for too long.
+        """Make `call` once the client has read what is in the outputs, or does not go on reading.
 
         For a process that has ended. On the loop's thread.
         """
         self._close_outputs()
-        while self._fifos:
-            fifo = self._fifos.pop()
-            if self._watch is not None and unread(fifo):
-                watch = self._watch.once(fifo, IN_ACCESS, FIRST_READ_SECONDS, lambda: self.when_read(call))
-                if unread(fifo):
-                    return
-                self._watch.forget(watch)  # it was read before there was a watch
+        self._read_further(call, time.monotonic() + UNREAD_SECONDS, 0)
+
+    def _read_further(self, call: Callable[[], None], end: float, before: int) -> None:
+        """`before`: how many bytes were in the last FIFO before it was read, or the time for that was over."""
+        while self._fifos and self._watch is not None:
+            fifo = self._fifos[-1]
+            left = unread(fifo)
+            if left in (0, before) or time.monotonic() > end:
+                self._fifos.pop()
+                before = 0
+                continue
+            again = partial(self._read_further, call, end, left)
+            watch = self._watch.once(fifo, IN_ACCESS, IDLE_SECONDS, again)
+            if unread(fifo) == left:
+                return
+            self._watch.forget(watch)  # it was read before there was a watch
         call()
 
     def finish_logger(self) -> None:
@@ -225,16 +236,16 @@ def open_beside_reader(path: str) -> int:
             return writer
 
 
-def unread(path: str) -> bool:
-    """Whether a FIFO that has a reader, or one that is opening it, holds something."""
+def unread(path: str) -> int:
+    """How many bytes are in a FIFO that has a reader, or one that is opening it."""
     try:
         fd = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:  # nobody reads it, or its client has removed it
-        return False
+        return 0
     try:
         count = bytearray(4)
         ioctl(fd, FIONREAD, count)
-        return any(count)
+        return int.from_bytes(count, "little")
     finally:
         os.close(fd)
 

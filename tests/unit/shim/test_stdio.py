@@ -129,7 +129,7 @@ def test_a_client_that_comes_and_goes_while_stdin_is_opened_is_seen(
     stdio.close()
 
 
-def test_an_exit_waits_for_the_first_read(watch: FifoWatch, fifos: list[str]) -> None:
+def test_an_exit_waits_until_its_output_is_read(watch: FifoWatch, fifos: list[str]) -> None:
     readers = [os.open(path, os.O_RDONLY | os.O_NONBLOCK) for path in fifos[1:]]
     stdio = opened(watch, "", *fifos[1:])
     os.write(stdio.stdout, b"out")
@@ -138,27 +138,35 @@ def test_an_exit_waits_for_the_first_read(watch: FifoWatch, fifos: list[str]) ->
     told = threading.Event()
     stdio.when_read(told.set)
     for reader in readers:
-        assert not told.wait(0.1)
-        assert os.read(reader, 1)
-        os.close(reader)
+        for _byte in range(3):
+            assert not told.wait(0.1)
+            assert os.read(reader, 1)
     assert told.wait(1)
+    for reader in readers:
+        assert os.read(reader, 1) == b""
+        os.close(reader)
 
 
-@pytest.mark.parametrize("reader", ["absent", "idle"])
+@pytest.mark.parametrize("reader", ["absent", "idle", "late"])
 def test_an_exit_does_not_wait_for_ever(
     watch: FifoWatch, fifos: list[str], monkeypatch: pytest.MonkeyPatch, reader: str
 ) -> None:
-    monkeypatch.setattr("shim.stdio.FIRST_READ_SECONDS", 0.3)
+    monkeypatch.setattr("shim.stdio.IDLE_SECONDS", 0.3)
+    monkeypatch.setattr("shim.stdio.UNREAD_SECONDS", 0.5)
     client = os.open(fifos[1], os.O_RDONLY | os.O_NONBLOCK)
     stdio = opened(watch, "", fifos[1])
-    os.write(stdio.stdout, b"out")
+    os.write(stdio.stdout, b"out" * 100)
     stdio.handed_over()
     if reader == "absent":
         os.close(client)
     told = threading.Event()
     stdio.when_read(told.set)
     assert told.is_set() == (reader == "absent")
-    assert told.wait(5)
+    deadline = time.monotonic() + 5
+    while not told.wait(0.1):
+        assert time.monotonic() < deadline
+        if reader == "late":
+            assert os.read(client, 1)
 
 
 def test_close_stdin_loses_nothing(watch: FifoWatch, fifos: list[str]) -> None:
