@@ -160,7 +160,7 @@ class Container:
     ) -> Exec:
         """Run another process: `process` is an OCI process object. ExecFailed when its execve fails.
 
-        `executable`: what to execute, where it is not args[0].
+        `executable`: what to execute for a hook, whatever args[0] is.
         """
         from runtime.environment import with_home
         from runtime.host import facts
@@ -169,7 +169,8 @@ class Container:
         status = self.status()
         if status not in ("created", "running", "paused"):
             raise WrongState(f"cannot exec in a {status} container")
-        process = {**process, "env": with_home(process, self.rootfs)}
+        if executable is None:  # a hook's environment is what config.json says
+            process = {**process, "env": with_home(process, self.rootfs)}
         spec = inherit_rlimits(plan_process(process, [], files=len(preserve_fds)), facts.own_rlimits())
         spec["executable"] = executable
         attached: list[int] = []
@@ -229,10 +230,9 @@ class Container:
             raise WrongState(f"{self.id}: {_NOT_RUNNING}")
         with self._connect() as control:
             counters = control.request("stats")
-            processes = len(control.request("ps")["processes"])
         with self._store.open(self.id) as entry:
             state = entry.read() or self._state
-        return collect(manager.Cgroups(state["cgroups"]), state["resources"], self._state["pid"], counters, processes)
+        return collect(manager.Cgroups(state["cgroups"]), state["resources"], self._state["pid"], counters)
 
     def tasks(self) -> int:
         """The threads in the guest, by its own count; also of a paused one."""

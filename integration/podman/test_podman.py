@@ -177,6 +177,21 @@ def test_pause(podman: Podman, container: str) -> None:
     assert podman("exec", container, "echo", "x") == "x\n"
 
 
+def test_a_paused_container_is_killed_when_it_runs_on(podman: Podman, container: str) -> None:
+    podman("pause", container)
+    podman("kill", "--signal=TERM", container, code=None)
+    podman("unpause", container)
+    podman("kill", "--signal=KILL", container, code=None)
+    podman("wait", container)
+
+
+def test_process_namespaces(podman: Podman, container: str) -> None:
+    """The host's is left out of config.json; another container's cannot be joined (docs/decisions/0011)."""
+    assert podman.run("--pid=host", IMAGE, "sh", "-c", "echo $$") != ""
+    podman.run(f"--pid=container:{container}", IMAGE, "true", code=126)
+    assert "pid namespaces cannot be joined" in podman.stderr
+
+
 def test_copies(podman: Podman, container: str, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("content\n")
     podman("exec", container, "cat", "/copied", code=1)

@@ -30,7 +30,7 @@ def runtime_of(context: Context) -> Runtime:
         systemd_cgroup=options.on("systemd-cgroup"),
         rootless=context.rootless,
         debug=options.on("debug"),
-        log=context.log.warning if context.log.fd is not None else context.log.debug,
+        log=context.log.warning,
     )
 
 

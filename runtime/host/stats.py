@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from runtime.host.cgroups.manager import read_file
+from runtime.plan.size import parse_cpu_list
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,30 +19,19 @@ _NO_LIMIT = 0xFFFF_FFFF_FFFF_FFFF
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
-def collect(groups: Cgroups, resources: Json, pid: int, counters: Json, processes: int) -> Json:
+def collect(groups: Cgroups, resources: Json, pid: int, counters: Json) -> Json:
     """The `data` object."""
     limit = (resources.get("memory") or {}).get("limit") or 0
     pids_limit = (resources.get("pids") or {}).get("limit") or 0
     memory = _memory_v2(groups) if groups.unified else _memory_v1(groups)
-    usage = memory["usage"] or _resident(pid)
+    memory["usage"]["limit"] = limit if limit > 0 else _NO_LIMIT
+    memory["usage"]["usage"] = memory["usage"]["usage"] or _resident(pid)
     return {
         "cpu": _cpu(groups, pid),
-        "cpuset": {},
-        "memory": {
-            "usage": {
-                "limit": limit if limit > 0 else _NO_LIMIT,
-                "usage": usage,
-                "max": memory["max"],
-                "failcnt": memory["failcnt"],
-            },
-            "swap": {"limit": 0, "failcnt": 0},
-            "kernel": {"limit": 0, "failcnt": 0},
-            "kernelTCP": {"limit": 0, "failcnt": 0},
-            "cache": memory["raw"].get("cache", memory["raw"].get("file", 0)),
-            "raw": memory["raw"],
-        },
-        "pids": {"current": processes, "limit": max(pids_limit, 0)},
-        "blkio": {},
+        "cpuset": _cpuset(groups),
+        "memory": memory,
+        "pids": {"current": int(counters["tasks"]), "limit": max(pids_limit, 0)},
+        "blkio": _block_io_v2(groups) if groups.unified else _block_io_v1(groups),
         "hugetlb": {},
         "intel_rdt": {},
         "network_interfaces": _interfaces(pid),
@@ -61,27 +51,101 @@ def _table(text: str) -> dict[str, int]:
 
 def _memory_v1(groups: Cgroups) -> Json:
     directory = groups.path_of("memory")
+
+    def pool(prefix: str) -> Json:
+        files = ("limit_in_bytes", "usage_in_bytes", "max_usage_in_bytes", "failcnt")
+        return {
+            key: _number(directory, prefix + file)
+            for key, file in zip(("limit", "usage", "max", "failcnt"), files, strict=True)
+        }
+
+    raw = _table(read_file(f"{directory}/memory.stat")) if directory else {}
     return {
-        "usage": _number(directory, "memory.usage_in_bytes"),
-        "max": _number(directory, "memory.max_usage_in_bytes"),
-        "failcnt": _number(directory, "memory.failcnt"),
-        "raw": _table(read_file(f"{directory}/memory.stat")) if directory else {},
+        "usage": pool("memory."),
+        "swap": pool("memory.memsw."),
+        "kernel": pool("memory.kmem."),
+        "kernelTCP": pool("memory.kmem.tcp."),
+        "cache": raw.get("cache", 0),
+        "raw": raw,
     }
 
 
 def _memory_v2(groups: Cgroups) -> Json:
     directory = groups.path_of("memory")
+
+    def pool(prefix: str) -> Json:
+        failures = _table(read_file(f"{directory}/{prefix}.events")).get("max", 0)
+        numbers = {key: _number(directory, f"{prefix}.{file}") for key, file in (("usage", "current"), ("max", "peak"))}
+        limit = read_file(f"{directory}/{prefix}.max").strip()
+        return {
+            "limit": _NO_LIMIT if limit == "max" else _number(directory, f"{prefix}.max"),
+            **numbers,
+            "failcnt": failures,
+        }
+
+    raw = _table(read_file(f"{directory}/memory.stat"))
     return {
-        "usage": _number(directory, "memory.current"),
-        "max": _number(directory, "memory.peak"),
-        "failcnt": _table(read_file(f"{directory}/memory.events")).get("max", 0),
-        "raw": _table(read_file(f"{directory}/memory.stat")),
+        "usage": pool("memory"),
+        "swap": pool("memory.swap"),
+        "kernel": {"limit": 0, "failcnt": 0},
+        "kernelTCP": {"limit": 0, "failcnt": 0},
+        "cache": raw.get("file", 0),
+        "raw": raw,
     }
+
+
+def _cpuset(groups: Cgroups) -> Json:
+    directory = groups.path_of("cpuset")
+    if directory is None:
+        return {}
+    found: Json = {}
+    for name in ("cpus", "mems"):
+        text = (
+            read_file(f"{directory}/cpuset.{name}").strip() or read_file(f"{directory}/cpuset.{name}.effective").strip()
+        )
+        found[name] = sorted(parse_cpu_list(text, f"cpuset.{name}"))
+    if not groups.unified:
+        switches = ("cpu_exclusive", "mem_exclusive", "mem_hardwall", "memory_migrate", "memory_pressure",
+                    "memory_spread_page", "memory_spread_slab", "sched_load_balance")  # fmt: skip
+        found |= {name: _number(directory, f"cpuset.{name}") for name in switches}
+    return found
+
+
+def _block_io_v1(groups: Cgroups) -> Json:
+    directory = groups.path_of("blkio")
+
+    def entries(file: str) -> list[Json]:
+        rows = [line.split() for line in read_file(f"{directory}/{file}").splitlines()] if directory else []
+        return [
+            _transfer(device, operation, value) for device, operation, value in (row for row in rows if len(row) == 3)
+        ]
+
+    return {
+        "ioServiceBytesRecursive": entries("blkio.throttle.io_service_bytes_recursive"),
+        "ioServicedRecursive": entries("blkio.throttle.io_serviced_recursive"),
+    }
+
+
+def _block_io_v2(groups: Cgroups) -> Json:
+    sizes: list[Json] = []
+    counts: list[Json] = []
+    for line in read_file(f"{groups.path_of('io')}/io.stat").splitlines():
+        device, *pairs = line.split()
+        values = dict(pair.split("=") for pair in pairs)
+        for letter, operation in (("r", "Read"), ("w", "Write"), ("d", "Discard")):
+            sizes.append(_transfer(device, operation, values.get(f"{letter}bytes", "0")))
+            counts.append(_transfer(device, operation, values.get(f"{letter}ios", "0")))
+    return {"ioServiceBytesRecursive": sizes, "ioServicedRecursive": counts}
+
+
+def _transfer(device: str, operation: str, value: str) -> Json:
+    major, _, minor = device.partition(":")
+    return {"major": int(major), "minor": int(minor), "op": operation, "value": int(value)}
 
 
 def _cpu(groups: Cgroups, pid: int) -> Json:
     throttling = {"periods": 0, "throttledPeriods": 0, "throttledTime": 0}
-    per_cpu: list[int] = []
+    per_cpu: Json = {}
     if groups.unified:
         table = _table(read_file(f"{groups.path_of('cpu')}/cpu.stat"))
         total = table.get("usage_usec", 0) * 1000
@@ -96,7 +160,13 @@ def _cpu(groups: Cgroups, pid: int) -> Json:
         total = _number(accounting, "cpuacct.usage")
         split = _table(read_file(f"{accounting}/cpuacct.stat")) if accounting else {}
         user, kernel = split.get("user", 0) * _TICK_NS, split.get("system", 0) * _TICK_NS
-        per_cpu = [int(text) for text in read_file(f"{accounting}/cpuacct.usage_percpu").split()] if accounting else []
+        if accounting:
+            rows = [line.split() for line in read_file(f"{accounting}/cpuacct.usage_all").splitlines()[1:]]
+            per_cpu = {
+                "percpu": [int(text) for text in read_file(f"{accounting}/cpuacct.usage_percpu").split()],
+                "percpu_kernel": [int(row[2]) for row in rows],
+                "percpu_user": [int(row[1]) for row in rows],
+            }
         table = _table(read_file(f"{limits}/cpu.stat")) if limits else {}
         if table:
             throttling = {
@@ -109,10 +179,7 @@ def _cpu(groups: Cgroups, pid: int) -> Json:
         if len(fields) > 12:
             user, kernel = int(fields[11]) * _TICK_NS, int(fields[12]) * _TICK_NS
             total = user + kernel
-    usage: Json = {"total": total, "kernel": kernel, "user": user}
-    if per_cpu:
-        usage["percpu"] = per_cpu
-    return {"usage": usage, "throttling": throttling}
+    return {"usage": {"total": total, "kernel": kernel, "user": user, **per_cpu}, "throttling": throttling}
 
 
 def _resident(pid: int) -> int:

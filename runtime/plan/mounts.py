@@ -8,6 +8,7 @@ from runtime import mount_options
 from runtime.errors import InvalidSpec, Unsupported
 from runtime.mount_options import PROPAGATION
 from runtime.plan.model import Tree
+from runtime.plan.size import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ _GUEST_FILESYSTEMS = {
     "cgroup": "cgroup",
     "cgroup2": "cgroup",
 }
+_TMPFS_OPTIONS = (
+    "size nr_blocks nr_inodes mode uid gid huge mpol inode32 inode64 noswap context fscontext defcontext rootcontext"
+).split()
 
 
 def plan_mounts(plan: Plan, config: Json, linux: Json, bundle: str, handle: int) -> list[Json]:
@@ -105,6 +109,22 @@ def _mount_spec(destination: str, kind: str, source: str, fstype: str, handle: i
     }
 
 
+def _check_tmpfs(options: list[str], where: str) -> None:
+    """As tmpfs(5) refuses them."""
+    for option in options:
+        name, _, value = option.partition("=")
+        digits = value.rstrip("%") if name == "size" else value
+        known = name in _TMPFS_OPTIONS
+        if known and name == "mode":
+            known = value != "" and set(value) <= set("01234567")
+        elif known and name in ("uid", "gid"):
+            known = value.isdigit()
+        elif known and name in ("size", "nr_blocks", "nr_inodes"):
+            known = parse_size(digits or "x") is not None
+        if not known:
+            raise InvalidSpec(f"{where}.options: found {option!r}; tmpfs allows: {', '.join(_TMPFS_OPTIONS)}")
+
+
 def _plan_mount(mount: Json, where: str, bundle: str, handle: int) -> tuple[Json, Tree | None]:
     destination: str = mount["destination"]
     if not destination.startswith("/"):
@@ -130,6 +150,8 @@ def _plan_mount(mount: Json, where: str, bundle: str, handle: int) -> tuple[Json
         if kind == "tmpfs" and _is_dev(destination):
             kind = "devtmpfs"
         spec = _mount_spec(destination, kind, source or fstype, fstype, 0)
+        if fstype == "tmpfs":
+            _check_tmpfs(options.data, where)
         spec["options"] = options.data
     elif fstype:
         spec = _mount_spec(destination, "host", source or fstype, fstype, handle)

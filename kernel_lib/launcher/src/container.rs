@@ -81,7 +81,7 @@ impl Container {
     }
 
     /// The process is the one that was started then: see `runtime/store.py`.
-    fn is_alive(&self) -> bool {
+    pub fn is_alive(&self) -> bool {
         let text = std::fs::read_to_string(format!("/proc/{}/stat", self.state.pid)).unwrap_or_default();
         // Behind the name, which may have any characters, field 3 (state) is the first, and field 22 the start time.
         let fields: Vec<&str> = text.rsplit_once(')').map_or("", |(_, fields)| fields).split_ascii_whitespace().collect();
@@ -110,12 +110,18 @@ impl Connection {
         self.answer()
     }
 
+    /// As [`Self::ask`]; None also when none comes in time.
+    pub fn ask_within(&self, request: Value, time: Duration) -> Option<Value> {
+        let waiting = |time| net::sockopt::set_socket_timeout(&self.socket, net::sockopt::Timeout::Recv, time).ok();
+        waiting(Some(time))?;
+        let answer = self.ask(request);
+        waiting(None)?;
+        answer
+    }
+
     /// The container's status; None when the VMM does not answer at once.
     pub fn status(&self) -> Option<String> {
-        let waiting = |time| net::sockopt::set_socket_timeout(&self.socket, net::sockopt::Timeout::Recv, time).ok();
-        waiting(Some(Duration::from_secs(1)))?;
-        let answer = self.ask(json!({"op": "state"}))?;
-        waiting(None)?;
+        let answer = self.ask_within(json!({"op": "state"}), Duration::from_secs(1))?;
         answer["status"].as_str().map(str::to_owned)
     }
 

@@ -1,6 +1,7 @@
 //! The commands that are done without Python.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use rustix::process::{getrlimit, Resource};
 use serde::Serialize;
@@ -15,6 +16,8 @@ const ENOTDIR: u64 = 20;
 const EALREADY: u64 = 114;
 /// A process that was never started, as runc has it.
 const NOT_STARTED: i32 = 255;
+/// For answers that need little work of the guest.
+const PATIENCE: Duration = Duration::from_secs(5);
 const SPEC_VERSION: &str = "1.3.0";
 /// `execve`'s: the fault is the program's (`runtime/vmm.py`).
 const OF_EXECVE: [u64; 12] = [ENOENT, 13, 8, ENOTDIR, 40, 21, 36, 26, 1, 7, 80, 22];
@@ -46,7 +49,7 @@ pub fn serve(options: &Options<'_>) -> Option<i32> {
     options.log.open()?;
     let container = Container::open(&options.root, id)?;
     match &options.command {
-        Command::Kill { signal, .. } => kill(&container, *signal),
+        Command::Kill { signal, .. } => kill(options, &container, *signal),
         Command::Exec { args, env, cwd, .. } => exec(options, container, args, env, *cwd),
         Command::State { .. } => state(&container),
         _ => start(options, &container),
@@ -156,12 +159,17 @@ fn refused(options: &Options<'_>, operation: &str, answer: &Value, otherwise: i3
     }
 }
 
-fn kill(container: &Container, signal: i32) -> Option<i32> {
+fn kill(options: &Options<'_>, container: &Container, signal: i32) -> Option<i32> {
     if signal == SIGKILL {
         // Whatever the guest does, the VM ends.
         container.kill()?;
         return Some(0);
     }
-    let answer = container.connect()?.ask(json!({"op": "kill", "signal": signal, "pid": 0, "all": false}))?;
-    (answer["ok"] == true).then_some(0)
+    let request = json!({"op": "kill", "signal": signal, "pid": 0, "all": false});
+    // Not left to Python when there is no answer: the guest may get the signal yet, and it would be a second one.
+    match container.connect()?.ask_within(request, PATIENCE) {
+        Some(answer) => (answer["ok"] == true).then_some(0),
+        None if container.is_alive() => Some(refused(options, "kill", &json!({"error": "the VMM did not answer in time"}), 1)),
+        None => Some(0), // it ended by this signal, or just before
+    }
 }

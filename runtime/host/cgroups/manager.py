@@ -73,8 +73,7 @@ def make(
                 _make_v2(directory, needed)
         except OSError as error:
             if may_lack and error.errno in (errno_module.EACCES, errno_module.EPERM, errno_module.EROFS):
-                log(f"cgroup {directory}: {error.strerror}; doing without")
-                continue
+                continue  # `apply` says so of what was asked for
             raise HostError(f"cgroup {directory}: {error.strerror}", error.errno or 0) from error
     apply(cgroups, settings, may_lack=may_lack, log=log)
     for directory in cgroups.directories.values():

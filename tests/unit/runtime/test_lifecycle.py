@@ -201,6 +201,9 @@ def test_update_and_stats(litebox: Any, bundle: Bundle) -> None:
     assert stats["data"]["memory"]["usage"]["usage"] > 0
     assert stats["data"]["cpu"]["usage"]["total"] > 0
     assert stats["data"]["pids"] == {"current": 1, "limit": 50}
+    assert stats["data"]["cpuset"]["cpus"] == sorted(os.sched_getaffinity(0))
+    assert stats["data"]["memory"]["swap"].keys() >= {"limit", "failcnt"}
+    assert sum(stats["data"]["cpu"]["usage"].get("percpu", [1])) > 0
     assert all(count > 0 for count in stats["data"]["litebox"]["requests"].values())
     done = litebox("update", "--resources", "-", "c1", stdin='{"pids":{"limit":"x"}}', ok=False)
     assert "pids.limit: found 'x'" in done.stderr
@@ -214,6 +217,26 @@ def test_pause_and_resume(litebox: Any, bundle: Bundle) -> None:
     litebox("resume", "c1")
     assert litebox.status("c1") == "running"
     assert litebox("resume", "c1", ok=False).returncode == 1
+
+
+def test_a_paused_container_does_later_what_it_is_told(litebox: Any, bundle: Bundle) -> None:
+    litebox(
+        "run",
+        "--detach",
+        "--bundle",
+        str(bundle(["sh", "-c", "trap 'exit 3' TERM; while :; do sleep 0.05; done"])),
+        "c1",
+    )
+    litebox("pause", "c1")
+    began = time.monotonic()
+    assert "paused" in litebox("ps", "c1", ok=False).stderr
+    litebox("update", "--pids-limit", "40", "c1")
+    assert json.loads(litebox("events", "--stats", "c1").stdout)["data"]["pids"]["limit"] == 40
+    litebox("kill", "c1", "TERM")
+    assert time.monotonic() - began < 4, "nobody waits for the guest"
+    assert litebox.status("c1") == "paused"
+    litebox("resume", "c1")
+    litebox.wait_for("c1", "stopped")
 
 
 def test_operations_in_the_wrong_state(litebox: Any, bundle: Bundle) -> None:
@@ -305,6 +328,21 @@ def test_hooks_run_in_order_with_the_state(litebox: Any, bundle: Bundle, hook: A
     litebox("delete", "--force", "c1")
     assert (tmp_path / "order").read_text().split()[-2:] == ["poststop", "poststop2"]
     assert json.loads((tmp_path / "poststop.state").read_text())["status"] == "stopped"
+
+
+def test_what_does_not_stop_a_container_is_warned_of(litebox: Any, bundle: Bundle, hook: Any) -> None:
+    changes = {
+        "hooks": {"poststop": [hook("poststop", CODE="3")]},
+        "process": {"capabilities": {"bounding": ["CAP_X"]}},
+    }
+    done = litebox("run", "--bundle", str(bundle(["echo", "ran"], changes)), "c1")
+    assert done.stdout == "ran\n"
+    warnings = [line for line in done.stderr.splitlines() if "level=warning" in line]
+    assert ["CAP_X" in warnings[0], "hooks.poststop[0]" in warnings[-1], len(done.stderr.splitlines())] == [
+        True,
+        True,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("kind", ["prestart", "createRuntime", "createContainer"])

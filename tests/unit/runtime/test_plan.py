@@ -230,6 +230,8 @@ INVALID: list[tuple[dict[str, Any], str]] = [
     ({"mounts": [{"destination": "/a", "type": "bind"}]}, r"mounts\[0\].source"),
     ({"mounts": [{"destination": "/a"}]}, r"mounts\[0\].type"),
     ({"mounts": [{"destination": "/a", "type": "tmpfs"}] * 3000}, "mounts"),
+    *(({"mounts": [{"destination": "/a", "type": "tmpfs", "options": [option]}]}, rf"mounts\[0\].options: found '{option}'")
+      for option in ("bogus", "bogus=1", "size=much", "mode=9", "mode=", "uid=root")),
     ({"annotations": {"dev.litebox.vcpu": "1"}}, "dev.litebox.vcpu"),
     ({"annotations": {"dev.litebox.vcpus": "none"}}, "dev.litebox.vcpus"),
     ({"annotations": {"dev.litebox.rootfs": "x"}}, "dev.litebox.rootfs"),

@@ -62,8 +62,9 @@ impl Control {
             Request::Start => self.request_start(caller),
             Request::Exec(_) => {}
             Request::Kill(kill) => {
-                self.ask_guest(caller, false, |token| ToGuest::Kill { token, pid: kill.pid, signal: kill.signal, all: kill.all });
+                self.order_guest(caller, |token| ToGuest::Kill { token, pid: kill.pid, signal: kill.signal, all: kill.all });
             }
+            Request::Ps if self.is_paused() => caller.refuse("the container is paused", libc::EAGAIN),
             Request::Ps => {
                 self.ask_guest(caller, false, |token| ToGuest::ListProcesses { token });
             }
@@ -71,7 +72,7 @@ impl Control {
                 if let Some(host) = self.parts.get().and_then(|parts| parts.host.upgrade()).filter(|_| limits.ram != 0) {
                     host.ram.set_limit(limits.ram);
                 }
-                self.ask_guest(caller, false, |token| ToGuest::UpdateLimits { token, limits });
+                self.order_guest(caller, |token| ToGuest::UpdateLimits { token, limits });
             }
             Request::Resize(resize) => match self.token_of(&caller, resize.exec.as_ref()) {
                 Some(token) => self.tell_guest(&caller, &ToGuest::Resize { token, rows: resize.rows, columns: resize.columns }),
@@ -147,6 +148,16 @@ impl Control {
             return false;
         }
         true
+    }
+
+    /// What a paused guest does when it is resumed, as a frozen process does. Nobody waits for that.
+    fn order_guest(&self, caller: Caller, message: impl FnOnce(u32) -> ToGuest) {
+        const NOBODYS: u32 = 0;
+        if self.is_paused() {
+            self.tell_guest(&caller, &message(NOBODYS));
+        } else {
+            self.ask_guest(caller, false, message);
+        }
     }
 
     /// For messages that the guest does not answer.
