@@ -15,9 +15,9 @@ from bundles import Bundle
 SUITE = "bookworm"
 MIRROR = "http://deb.debian.org/debian"
 PACKAGES = (
-    "bash", "bc", "bzip2", "ca-certificates", "curl", "diffutils", "file", "findutils", "gawk", "gcc", "git", "iproute2",
+    "bash", "bc", "bzip2", "ca-certificates", "curl", "diffutils", "file", "findutils", "gawk", "gcc", "gdb", "git", "iproute2",
     "less", "libc6-dev", "make", "nginx-light", "nodejs", "openjdk-17-jdk-headless", "patch", "perl", "procps", "python3",
-    "redis-server", "redis-tools", "sqlite3", "time", "wrk", "xz-utils",
+    "redis-server", "redis-tools", "sqlite3", "strace", "time", "wrk", "xz-utils",
 )  # fmt: skip
 OPTIONS = (
     "--variant=minbase",

@@ -242,3 +242,46 @@ CASE(mxcsr_and_x87_are_per_thread)
 	}
 	yes("x87 arithmetic", value > 64.9L && value < 65.1L);
 }
+
+static volatile int steps_left;
+static void trap_flag_handler(int number, siginfo_t *info, void *context)
+{
+	(void)number, (void)info;
+	if (--steps_left <= 0)
+		((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~0x100L;
+}
+
+CASE(own_trap_flag_through_calls)
+{
+	/* A program that steps itself gets through every kind of system call. */
+	on_siginfo(SIGTRAP, trap_flag_handler, 0);
+	for (int round = 0; round < 5; round++) {
+		long raw;
+		steps_left = 20;
+		__asm__ volatile("pushf; orl $0x100, (%%rsp); popf; mov $39, %%eax; syscall; nop; nop" : "=a"(raw) : : "rcx", "r11", "memory", "cc");
+		while (steps_left > 0)
+			__asm__ volatile("nop");
+		yes("SYSCALL", raw == getpid());
+		steps_left = 60;
+		__asm__ volatile("pushf; orl $0x100, (%%rsp); popf" : : : "memory", "cc");
+		pid_t parent = getppid();
+		while (steps_left > 0)
+			__asm__ volatile("nop");
+		yes("C library", parent == getppid());
+	}
+}
+
+CASE(nested_task_flag)
+{
+	for (int round = 0; round < 5; round++) {
+		long raw;
+		__asm__ volatile("pushf; orl $0x4000, (%%rsp); popf; mov $39, %%eax; syscall; pushf; andl $~0x4000, (%%rsp); popf"
+		                 : "=a"(raw) : : "rcx", "r11", "memory", "cc");
+		yes("SYSCALL", raw == getpid());
+		__asm__ volatile("pushf; orl $0x4000, (%%rsp); popf" : : : "memory", "cc");
+		pid_t parent = getppid();
+		kill(getpid(), 0);
+		__asm__ volatile("pushf; andl $~0x4000, (%%rsp); popf" : : : "memory", "cc");
+		yes("C library", parent == getppid());
+	}
+}

@@ -23,6 +23,7 @@ pub mod ipc;
 pub mod mm;
 pub mod net;
 pub mod process;
+pub mod ptrace;
 pub mod sched;
 pub mod signal;
 pub mod sync;

@@ -6,6 +6,7 @@ pub mod errno;
 pub mod fs;
 pub mod memory;
 pub mod process;
+pub mod ptrace;
 pub mod resource;
 pub mod seccomp;
 pub mod signal;

@@ -5,6 +5,7 @@ use super::start::StartRequest;
 use super::{exit, tree, Inherit, Process, Task};
 use crate::errno::{Errno, EAGAIN, EINVAL, ENOMEM, EPERM};
 use crate::fs::OpenFile;
+use crate::ptrace;
 use crate::sched;
 use crate::signal::{AltStack, ProcessSignals, TaskSignals};
 use crate::wait::{Interruptible, WaitQueue};
@@ -18,10 +19,12 @@ use hal::user;
 use linux_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_RESOURCE};
 use linux_abi::process::{
     CLONE_CHILD_CLEARTID, CLONE_CHILD_SETTID, CLONE_CLEAR_SIGHAND, CLONE_DETACHED, CLONE_FILES, CLONE_FS, CLONE_INTO_CGROUP, CLONE_NEWNS,
-    CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEW_ANY, CLONE_PARENT, CLONE_PARENT_SETTID, CLONE_PIDFD, CLONE_SETTLS, CLONE_SIGHAND, CLONE_THREAD,
-    CLONE_VFORK, CLONE_VM,
+    CLONE_NEWPID, CLONE_NEWUSER, CLONE_NEW_ANY, CLONE_PARENT, CLONE_PARENT_SETTID, CLONE_PIDFD, CLONE_PTRACE, CLONE_SETTLS, CLONE_SIGHAND,
+    CLONE_THREAD, CLONE_UNTRACED, CLONE_VFORK, CLONE_VM,
 };
+use linux_abi::ptrace::{PTRACE_EVENT_CLONE, PTRACE_EVENT_FORK, PTRACE_EVENT_VFORK, PTRACE_EVENT_VFORK_DONE};
 use linux_abi::resource::{RLIMIT_NOFILE, RLIMIT_NPROC};
+use linux_abi::signal::SIGCHLD;
 
 /// Decoded arguments of clone and clone3.
 #[derive(Default)]
@@ -104,7 +107,7 @@ fn within_limit(task: &Task) -> bool {
 }
 
 /// clone(2): the new task's id. With CLONE_VFORK returns when the child has left the parent's memory.
-pub fn clone(task: &Arc<Task>, context: &UserContext, request: &CloneRequest) -> SysResult {
+pub fn clone(task: &Arc<Task>, context: &mut UserContext, request: &CloneRequest) -> SysResult {
     validate(task, request)?;
     if !within_limit(task) {
         return Err(EAGAIN);
@@ -140,12 +143,32 @@ pub fn clone(task: &Arc<Task>, context: &UserContext, request: &CloneRequest) ->
     let tid = child.tid() as usize;
     let completion = has(CLONE_VFORK).then(|| Arc::new(Completion::default()));
     *child.vfork.lock() = completion.clone();
+    let event = ptrace_event(task, request);
+    if task.tracee.is_on() && (event.is_some() || has(CLONE_PTRACE)) {
+        ptrace::adopt(task, &child);
+    }
     sched::start(&child);
     drop(child);
+    if let Some(event) = event {
+        ptrace::event(task, context, event, tid as u64);
+    }
     if let Some(completion) = completion {
         completion.wait();
+        ptrace::event(task, context, PTRACE_EVENT_VFORK_DONE, tid as u64);
     }
     Ok(tid)
+}
+
+/// The event that the tracer gets of a clone, if it wants it (ptrace(2), PTRACE_O_TRACECLONE).
+fn ptrace_event(task: &Task, request: &CloneRequest) -> Option<u32> {
+    let event = if request.flags & CLONE_VFORK != 0 {
+        PTRACE_EVENT_VFORK
+    } else if request.exit_signal == SIGCHLD as u32 && request.flags & CLONE_THREAD == 0 {
+        PTRACE_EVENT_FORK
+    } else {
+        PTRACE_EVENT_CLONE
+    };
+    (request.flags & CLONE_UNTRACED == 0 && task.tracee.has_option(1 << event)).then_some(event)
 }
 
 /// sigaltstack(2): a thread that shares memory starts without one, except behind vfork.

@@ -3,11 +3,14 @@
 use super::{create, exit, rseq, seccomp, Task};
 use crate::errno::{Errno, EINTR, ERESTARTNOHAND, ERESTARTSYS};
 use crate::signal::{self, fault};
-use crate::{sched, syscalls, SysResult};
+use crate::{ptrace, sched, syscalls, SysResult};
 use alloc::sync::Arc;
 use core::sync::atomic::Ordering;
 use hal::context::UserContext;
 use hal::upcall::Access;
+
+const DEBUG_EXCEPTION: u8 = 1;
+const TRAP_FLAG: u64 = 0x100;
 
 /// Calls that signal(7) restarts behind a handler with SA_RESTART, when they ended with EINTR.
 const RESTARTED: &[usize] = &[
@@ -42,15 +45,13 @@ pub fn system_call(context: &mut UserContext) {
             memory.slow_call(context);
         }
     }
-    let outcome = if task.seccomp.is_on() { seccomp::check(&task, context) } else { seccomp::Verdict::Run };
-    let result = match outcome {
-        seccomp::Verdict::Run if syscalls::trace::is_on() => traced(&task, context),
-        seccomp::Verdict::Run => syscalls::dispatch(&task, context),
-        seccomp::Verdict::Answer(result) => result,
-    };
+    let result = if task.tracee.is_on() && !ptrace::call_begins(&task, context) { Ok(context.rax as usize) } else { serve(&task, context) };
     match result {
         Ok(value) => {
             context.rax = value as u64;
+            if task.tracee.is_on() {
+                return under_tracer(task, context);
+            }
             if task.signals.deliverable(&task) {
                 return leave(task, context);
             }
@@ -60,6 +61,9 @@ pub fn system_call(context: &mut UserContext) {
                 failed.fetch_add(1, Ordering::Relaxed);
             }
             context.rax = as_restart(errno, context.orig_rax).as_return();
+            if task.tracee.is_on() {
+                return under_tracer(task, context);
+            }
             if errno.0 >= 512 || errno == EINTR || task.signals.deliverable(&task) {
                 return leave(task, context);
             }
@@ -69,6 +73,22 @@ pub fn system_call(context: &mut UserContext) {
     if rseq::moved(&task) {
         leave(task, context);
     }
+}
+
+fn serve(task: &Arc<Task>, context: &mut UserContext) -> SysResult {
+    let outcome = if task.seccomp.is_on() { seccomp::check(task, context) } else { seccomp::Verdict::Run };
+    match outcome {
+        seccomp::Verdict::Run if syscalls::trace::is_on() => traced(task, context),
+        seccomp::Verdict::Run => syscalls::dispatch(task, context),
+        seccomp::Verdict::Answer(result) => result,
+    }
+}
+
+/// The way back of a call whose thread is traced.
+#[cold]
+fn under_tracer(task: Arc<Task>, context: &mut UserContext) {
+    ptrace::call_ends(&task, context);
+    leave(task, context);
 }
 
 #[cold]
@@ -96,11 +116,12 @@ fn as_restart(errno: Errno, number: u64) -> Errno {
 fn leave(task: Arc<Task>, context: &mut UserContext) {
     loop {
         if signal::deliver(&task, context) {
+            ptrace::exiting(&task, context);
             exit::finish(task);
         }
         rseq::update(&task, context);
         if !task.signals.deliverable(&task) {
-            return;
+            return ptrace::before_program(&task, context);
         }
     }
 }
@@ -132,7 +153,13 @@ pub fn copy_fault(access: Access) -> bool {
 pub fn exception(context: &mut UserContext, vector: u8, error: u64) {
     let task = sched::current();
     if vector == 13 && task.memory().is_some_and(|memory| memory.trapped_cpuid(context, task.process.thread_list().len() == 1)) {
+        if context.rflags & TRAP_FLAG != 0 {
+            fault::exception(&task, context, DEBUG_EXCEPTION, 0);
+        }
         return leave(task, context);
+    }
+    if vector == DEBUG_EXCEPTION && task.memory().is_some_and(|memory| memory.stepped_into_trampoline(context)) {
+        return system_call(context);
     }
     fault::exception(&task, context, vector, error);
     leave(task, context);

@@ -9,6 +9,7 @@ use crate::errno::{Errno, E2BIG, EACCES, EAGAIN, EFAULT, EINTR, ELOOP, ENOENT, E
 use crate::fs::{open_executable, Executing, Location, OpenFile};
 use crate::io::IoBuffer;
 use crate::mm::{self, AddressSpace, Pages};
+use crate::ptrace;
 use crate::signal::AltStack;
 use crate::wait::Interruptible;
 use alloc::string::String;
@@ -79,6 +80,10 @@ pub fn execute(task: &Arc<Task>, context: &mut UserContext, mut program: Program
     let executing = Executing::new(location.inode())?;
     let (credentials, secure) = new_credentials(task, &location)?;
     let (space, first) = load(task, &program, &credentials, secure)?;
+    if task.tracee.is_on() {
+        space.forbid_patches();
+    }
+    let old_tid = task.tid();
     let path = location.path_from(&task.fs().root()).unwrap_or_default();
 
     // The point of no return: only a fatal signal comes in between.
@@ -93,6 +98,7 @@ pub fn execute(task: &Arc<Task>, context: &mut UserContext, mut program: Program
     task.thread.set_gs_base(0);
     task.thread.load_xstate(&XState::initial());
     *context = first;
+    ptrace::executed(task, context, old_tid);
     Ok(())
 }
 

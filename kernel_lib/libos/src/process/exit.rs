@@ -1,8 +1,7 @@
 //! The end of threads and processes (_exit(2), exit_group(2)).
 
 use super::{futex, session, tree, Process, Task};
-use crate::signal;
-use crate::{boot, sched, tty};
+use crate::{boot, ptrace, sched, signal, tty};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
@@ -34,6 +33,7 @@ pub fn end_current(task: &Arc<Task>, status: u32) {
     if task.is_leader() {
         task.process.leader_status.store(status, Ordering::Relaxed);
     }
+    task.tracee.exit_status.store(status, Ordering::Relaxed);
     task.signals.set_exit();
 }
 
@@ -68,6 +68,7 @@ pub fn finish(task: Arc<Task>) -> ! {
     drop(memory);
     drop(task.set_files(None));
     drop(task.set_fs(None));
+    ptrace::thread_ended(&task, uid);
     // The last thread's program file, timers and terminal go below, outside of the tree's lock.
     let last = tree::with(|tree| {
         let mut threads = process.threads.lock();
@@ -126,7 +127,10 @@ fn end_process(process: &Arc<Process>) {
         notify_parent(&child);
     }
     process.ended.wake_all();
-    notify_parent(process);
+    ptrace::tracer_ended(process);
+    if !ptrace::process_ended(process) {
+        notify_parent(process);
+    }
 }
 
 /// A session leader gives its terminal back; the foreground group hears of it (setsid(2), credentials(7)).
@@ -181,7 +185,7 @@ fn hand_over_children(tree: &tree::Tree, process: &Arc<Process>, after: &mut Aft
 }
 
 /// Splits a wait(2) status into si_code and si_status.
-pub(super) const fn split_status(status: u32) -> (i32, i32) {
+pub const fn split_status(status: u32) -> (i32, i32) {
     match status & 0x7f {
         0 => (CLD_EXITED, (status >> 8 & 0xff) as i32),
         signal if status & 0x80 != 0 => (CLD_DUMPED, signal as i32),
@@ -190,7 +194,7 @@ pub(super) const fn split_status(status: u32) -> (i32, i32) {
 }
 
 /// A zombie tells its parent; when that does not care (SIGCHLD ignored, SA_NOCLDWAIT) or is not in the container, it is gone at once.
-fn notify_parent(process: &Arc<Process>) {
+pub fn notify_parent(process: &Arc<Process>) {
     let token = process.exec_token.load(Ordering::Relaxed);
     if token != 0 {
         boot::exec_ended(token, process.exit_status());

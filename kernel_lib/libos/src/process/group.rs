@@ -4,6 +4,7 @@ use super::accounting::ProcessTimes;
 use super::session::Session;
 use super::Task;
 use crate::fs::{Executing, Location};
+use crate::ptrace::Tracer;
 use crate::signal::ProcessSignals;
 use crate::time::ProcessTimers;
 use crate::wait::WaitQueue;
@@ -62,6 +63,12 @@ pub struct Process {
     pub exec_token: AtomicU32,
     /// One of its threads is in execve and ends the others.
     pub(super) executing: AtomicBool,
+    /// What it traces (ptrace(2)).
+    pub tracer: Tracer,
+    /// Who traced the leader when that ended, if not the parent.
+    pub leader_tracer: SpinLock<Weak<Process>>,
+    /// A zombie that its tracer has yet to wait for: its parent does not see it.
+    pub held: AtomicBool,
 }
 
 impl Process {
@@ -93,6 +100,9 @@ impl Process {
             timers: ProcessTimers::default(),
             exec_token: AtomicU32::new(0),
             executing: AtomicBool::new(false),
+            tracer: Tracer::default(),
+            leader_tracer: SpinLock::new(Weak::new()),
+            held: AtomicBool::new(false),
         }
     }
 
@@ -131,6 +141,13 @@ impl Process {
     /// The group's exit has begun.
     pub fn is_exiting(&self) -> bool {
         self.exit.lock().is_some()
+    }
+    pub fn is_executing(&self) -> bool {
+        self.executing.load(Ordering::Acquire)
+    }
+    /// Real user id of a zombie.
+    pub fn exit_uid(&self) -> u32 {
+        self.exit_uid.load(Ordering::Relaxed)
     }
     /// wait(2) status of a zombie.
     pub fn exit_status(&self) -> u32 {

@@ -11,10 +11,12 @@ use core::sync::atomic::Ordering;
 const COMMAND_MOST: usize = 4096;
 
 impl Task {
-    /// R, S, D, T, Z or X, as /proc/PID/stat has it.
+    /// R, S, D, T, t, Z or X, as /proc/PID/stat has it.
     pub fn state_letter(&self) -> u8 {
         if self.gone.load(Ordering::Relaxed) {
             b'X'
+        } else if self.tracee.is_stopped() {
+            b't'
         } else if self.process.signals.is_stopped() {
             b'T'
         } else if self.sched.is_sleeping() {

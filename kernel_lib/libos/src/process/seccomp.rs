@@ -6,6 +6,7 @@
 use super::bpf::Program;
 use super::{exit, Task};
 use crate::errno::{Errno, ENOSYS};
+use crate::ptrace;
 use crate::signal;
 use crate::syscalls::NUMBERS;
 use crate::SysResult;
@@ -170,23 +171,45 @@ pub enum Verdict {
 }
 
 /// Whether the filters let the call through.
-pub fn check(task: &Arc<Task>, context: &UserContext) -> Verdict {
+pub fn check(task: &Arc<Task>, context: &mut UserContext) -> Verdict {
+    match decide(task, context) {
+        Decision::Done(verdict) => verdict,
+        Decision::Ask(data) if !ptrace::filtered(task, context, data) => Verdict::Answer(Err(ENOSYS)),
+        Decision::Ask(_) if context.orig_rax == u64::MAX || task.signals.must_exit() => Verdict::Answer(Ok(context.rax as usize)),
+        // The tracer may have made another call of it.
+        Decision::Ask(_) => match decide(task, context) {
+            Decision::Done(verdict) => verdict,
+            Decision::Ask(_) => Verdict::Run,
+        },
+    }
+}
+
+enum Decision {
+    Done(Verdict),
+    /// SECCOMP_RET_TRACE, with the filter's data.
+    Ask(u32),
+}
+
+fn decide(task: &Arc<Task>, context: &UserContext) -> Decision {
     let number = context.orig_rax;
     if task.seccomp.mode() == SECCOMP_MODE_STRICT {
         if STRICT.contains(&number) {
-            return Verdict::Run;
+            return Decision::Done(Verdict::Run);
         }
         exit::begin_group_exit(&task.process, SIGKILL as u32);
-        return Verdict::Answer(Err(ENOSYS));
+        return Decision::Done(Verdict::Answer(Err(ENOSYS)));
     }
-    let Some(newest) = task.seccomp.filter() else { return Verdict::Run };
+    let Some(newest) = task.seccomp.filter() else { return Decision::Done(Verdict::Run) };
     let index = number as usize;
     if index < NUMBERS && newest.always[index / 64] & 1 << (index % 64) != 0 {
-        return Verdict::Run;
+        return Decision::Done(Verdict::Run);
     }
     let data = SeccompData { nr: number as u32, arch: AUDIT_ARCH_X86_64, instruction_pointer: context.rip, args: context.args() };
     let action = strictest(&newest, &data);
-    act(task, context, action)
+    match action & SECCOMP_RET_ACTION_FULL {
+        SECCOMP_RET_TRACE => Decision::Ask(action & SECCOMP_RET_DATA),
+        _ => Decision::Done(act(task, context, action)),
+    }
 }
 
 /// Every filter of the chain runs; the strictest action counts, of equals the newest (seccomp(2)).
@@ -214,8 +237,8 @@ fn act(task: &Arc<Task>, context: &UserContext, action: u32) -> Verdict {
             // The call is not run: the handler finds its number in RAX.
             Verdict::Answer(Ok(context.orig_rax as usize))
         }
-        // Nobody traces and nobody listens.
-        SECCOMP_RET_TRACE | SECCOMP_RET_USER_NOTIF => Verdict::Answer(Err(ENOSYS)),
+        // Nobody listens.
+        SECCOMP_RET_USER_NOTIF => Verdict::Answer(Err(ENOSYS)),
         SECCOMP_RET_KILL_THREAD if task.process.threads.lock().len() > 1 => {
             exit::end_current(task, SIGSYS as u32);
             Verdict::Answer(Err(ENOSYS))

@@ -7,6 +7,7 @@ use super::seccomp::Seccomp;
 use super::{Begin, Completion, Credentials, Process};
 use crate::fs::{FdTable, FsContext};
 use crate::mm::AddressSpace;
+use crate::ptrace::Tracee;
 use crate::sched::SchedState;
 use crate::signal::TaskSignals;
 use crate::wait::Interruptible;
@@ -39,6 +40,7 @@ pub struct Task {
     pub signals: TaskSignals,
     pub rseq: RseqState,
     pub seccomp: Seccomp,
+    pub tracee: Tracee,
     /// PR_SET_NO_NEW_PRIVS.
     pub no_new_privs: AtomicBool,
     pub personality: AtomicU32,
@@ -133,6 +135,7 @@ impl Task {
             signals: inherit.signals,
             rseq: RseqState::default(),
             seccomp: Seccomp::default(),
+            tracee: Tracee::default(),
             no_new_privs: AtomicBool::new(false),
             personality: AtomicU32::new(0),
             parent_death_signal: AtomicU32::new(0),
@@ -151,6 +154,10 @@ impl Task {
     }
     pub(super) fn set_tid(&self, tid: u32) {
         self.tid.store(tid, Ordering::Relaxed);
+    }
+    /// It has left the tree.
+    pub fn is_gone(&self) -> bool {
+        self.gone.load(Ordering::Acquire)
     }
     pub fn is_leader(&self) -> bool {
         self.tid() == self.process.pid

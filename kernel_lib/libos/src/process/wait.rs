@@ -3,6 +3,7 @@
 use super::accounting::Usage;
 use super::{exit, tree, Process};
 use crate::errno::{Errno, ECHILD};
+use crate::ptrace;
 use crate::signal::StopEvent;
 use crate::wait::Interruptible;
 use alloc::sync::Arc;
@@ -44,12 +45,13 @@ pub fn wait(parent: &Arc<Process>, which: &Which, options: u32) -> Result<Option
 
 fn scan(parent: &Arc<Process>, which: &Which, options: u32) -> Result<Option<Change>, Errno> {
     let mut found = None;
+    let mut released = None;
     let eligible = tree::with(|tree| {
         let children = parent.children.lock().clone();
         let mut eligible = false;
         for child in children.iter().filter(|child| matches(child, which, options)) {
             eligible = true;
-            if let Some(change) = look(child, options) {
+            if let Some(change) = look(parent, child, options) {
                 if child.is_zombie() && options & WNOWAIT == 0 {
                     if !exit::reap_in(tree, child) {
                         continue;
@@ -60,8 +62,16 @@ fn scan(parent: &Arc<Process>, which: &Which, options: u32) -> Result<Option<Cha
                 break;
             }
         }
+        if found.is_none() {
+            let (tracees, change) = ptrace::scan(parent, which, options);
+            eligible |= tracees;
+            (found, released) = change.unzip();
+        }
         eligible
     });
+    if let Some(process) = released.flatten() {
+        ptrace::let_go(&process);
+    }
     if eligible {
         Ok(found)
     } else {
@@ -81,7 +91,7 @@ fn matches(child: &Arc<Process>, which: &Which, options: u32) -> bool {
     chosen && !child.is_reaped() && (options & __WALL != 0 || is_clone == (options & __WCLONE != 0))
 }
 
-fn look(child: &Arc<Process>, options: u32) -> Option<Change> {
+fn look(parent: &Arc<Process>, child: &Arc<Process>, options: u32) -> Option<Change> {
     let change = |status, code, value| {
         let uid = child.leader().map_or(child.exit_uid.load(Ordering::Relaxed), |leader| leader.credentials().uid);
         let mut usage = child.usage();
@@ -89,12 +99,16 @@ fn look(child: &Arc<Process>, options: u32) -> Option<Change> {
         Change { pid: child.pid, uid, status, code, value, usage }
     };
     if child.is_zombie() {
-        if options & WEXITED == 0 {
+        if options & WEXITED == 0 || child.held.load(Ordering::Relaxed) {
             return None;
         }
         let status = child.exit_status();
         let (code, value) = exit::split_status(status);
         return Some(change(status, code, value));
+    }
+    // Its tracer sees each of its threads stop.
+    if child.leader().is_some_and(|leader| leader.tracee.is_traced_by(parent)) {
+        return None;
     }
     let event = child.signals.stop_event(options & WSTOPPED != 0, options & WCONTINUED != 0, options & WNOWAIT == 0)?;
     Some(match event {

@@ -5,6 +5,7 @@ use super::set::{default_action, Default, SigSet};
 use super::{stop, take};
 use crate::errno::{Errno, EINTR, ERESTARTNOHAND, ERESTARTNOINTR, ERESTARTSYS, ERESTART_RESTARTBLOCK};
 use crate::process::{self, Task};
+use crate::ptrace;
 use alloc::sync::Arc;
 use hal::context::UserContext;
 use linux_abi::signal::{SigAction, SigInfo, SA_NODEFER, SA_RESETHAND, SA_RESTART, SIGKILL, SIGSEGV, SIGSTOP, SIG_DFL, SIG_IGN, SI_KERNEL};
@@ -20,11 +21,19 @@ pub fn deliver(task: &Arc<Task>, context: &mut UserContext) -> bool {
         if task.signals.must_exit() {
             return true;
         }
-        if task.signals.must_stop() {
-            stop::park(task);
+        if task.signals.must_trap() {
+            ptrace::trap(task, context);
             continue;
         }
-        let Some(info) = take(task, SigSet::ALL.without(task.signals.blocked())) else { break };
+        if task.signals.must_stop() {
+            stop::park(task, context);
+            continue;
+        }
+        let Some(mut info) = take(task, SigSet::ALL.without(task.signals.blocked())) else { break };
+        if task.tracee.is_on() {
+            let Some(instead) = ptrace::signal(task, context, info) else { continue };
+            info = instead;
+        }
         let actions = task.process.signals.actions();
         let action = actions.get(info.signo);
         match action.handler {
@@ -38,6 +47,7 @@ pub fn deliver(task: &Arc<Task>, context: &mut UserContext) -> bool {
                     restart_for_handler(context, &action);
                 }
                 handle(task, context, &info, &action);
+                ptrace::handler_begins(task, context);
                 handled = true;
             }
         }

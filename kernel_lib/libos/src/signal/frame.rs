@@ -26,7 +26,7 @@ const FRAME_BYTES: u64 = core::mem::size_of::<RtSigFrame>() as u64;
 /// Direction, resume and trap flag: a handler starts without them.
 const CLEARED_FLAGS: u64 = 0x400 | 0x1_0000 | 0x100;
 /// Flags that a program may set by rt_sigreturn: AC RF OF DF TF SF ZF AF PF CF.
-const RESTORABLE_FLAGS: u64 = 0x4_0000 | 0x1_0000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1;
+pub const RESTORABLE_FLAGS: u64 = 0x4_0000 | 0x1_0000 | 0x800 | 0x400 | 0x100 | 0x80 | 0x40 | 0x10 | 0x4 | 0x1;
 /// `mov $15,%rax; syscall`: every C library's restorer, byte by byte, because debuggers recognise it by them.
 const RESTORER: [u8; 9] = [0x48, 0xc7, 0xc0, 15, 0, 0, 0, 0x0f, 0x05];
 // Offsets in the legacy region of an XSAVE area.
@@ -214,7 +214,7 @@ fn restore(task: &Arc<Task>, context: &mut UserContext) -> Result<(), Errno> {
     Ok(())
 }
 
-const fn is_canonical(address: u64) -> bool {
+pub const fn is_canonical(address: u64) -> bool {
     (address as i64) << 16 >> 16 == address as i64
 }
 

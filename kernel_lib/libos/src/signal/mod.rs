@@ -26,11 +26,11 @@ mod state;
 mod stop;
 
 pub use deliver::{deliver, restart_without_handler};
-pub use frame::sigreturn;
+pub use frame::{is_canonical, load_program_xstate, program_xstate, sigreturn, RESTORABLE_FLAGS};
 pub use send::{
-    check_permission, force, forget, forget_timer, ignored, queue, send_to_group, send_to_process, send_to_process_forced, send_to_task,
-    take, Scope,
+    check_permission, force, forget, forget_timer, ignored, poke, queue, send_to_group, send_to_process, send_to_process_forced,
+    send_to_task, take, Scope,
 };
 pub use set::SigSet;
 pub use state::{Actions, AltStack, FaultRegisters, ProcessSignals, TaskSignals};
-pub use stop::{park, thread_left, StopEvent};
+pub use stop::{thread_left, StopEvent};

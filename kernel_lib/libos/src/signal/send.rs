@@ -116,7 +116,8 @@ fn choose_and_wake(scope: Scope<'_>, signal: i32, default: bool, outside: bool) 
     };
     let Some(task) = chosen else { return };
     let protected = process.ignores_unhandled() && !(outside && signal == SIGKILL);
-    if default && default_action(signal) == Default::Terminate && !protected {
+    let shown = signal != SIGKILL && task.tracee.is_on();
+    if default && default_action(signal) == Default::Terminate && !protected && !shown {
         process::begin_group_exit(process, signal as u32);
         return;
     }
@@ -124,19 +125,24 @@ fn choose_and_wake(scope: Scope<'_>, signal: i32, default: bool, outside: bool) 
 }
 
 /// Makes a thread look at its signals: out of a sleep that may be interrupted, or on its way through the program.
-pub(super) fn poke(task: &Arc<Task>) {
+pub fn poke(task: &Arc<Task>) {
     sched::wake(task);
     sched::kick(task);
 }
 
-/// Whether the signal is dropped at once. A blocked one is kept: its action may change before it is unblocked.
+/// Whether the signal is dropped at once. A blocked one is kept: its action may change before it is unblocked. So is one that a tracer is to
+/// see first.
 fn is_ignored(scope: Scope<'_>, signal: i32, action: &SigAction, outside: bool) -> bool {
     let process = scope.process();
     let blocked = match scope {
         Scope::Thread(task) => task.signals.blocked().contains(signal),
         Scope::Process(_) => process.threads.lock().iter().all(|task| task.signals.blocked().contains(signal)),
     };
-    if blocked && signal != SIGKILL {
+    let shown = || match scope {
+        Scope::Thread(task) => task.tracee.is_on(),
+        Scope::Process(_) => process.threads.lock().iter().any(|task| task.tracee.is_on()),
+    };
+    if signal != SIGKILL && (blocked || shown()) {
         return false;
     }
     if process.ignores_unhandled() && action.handler == SIG_DFL && !(outside && SigSet::UNBLOCKABLE.contains(signal)) {
@@ -158,7 +164,7 @@ pub fn force(task: &Arc<Task>, info: SigInfo) {
         actions.set(info.signo, SigAction::default());
         task.signals.set_blocked(task.signals.blocked().without(SigSet::one(info.signo)));
     }
-    if actions.get(info.signo).handler == SIG_DFL {
+    if actions.get(info.signo).handler == SIG_DFL && !task.tracee.is_on() {
         process::begin_group_exit(&task.process, info.signo as u32);
         return;
     }

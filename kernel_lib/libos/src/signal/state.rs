@@ -14,6 +14,8 @@ use linux_abi::signal::{SigAction, SigStack, SIG_DFL, SIG_IGN, SS_AUTODISARM, SS
 const EXIT: u32 = 1;
 /// The thread must take part in its process's stop.
 const STOP: u32 = 2;
+/// The thread has something to tell its tracer (ptrace(2)).
+const TRAP: u32 = 4;
 
 /// sigaltstack(2).
 #[derive(Clone, Copy, Default, Debug)]
@@ -91,11 +93,20 @@ impl TaskSignals {
     pub fn set_exit(&self) {
         self.flags.fetch_or(EXIT, Ordering::SeqCst);
     }
+    pub fn must_trap(&self) -> bool {
+        self.flags.load(Ordering::SeqCst) & TRAP != 0
+    }
     pub fn set_stop(&self, on: bool) {
+        self.set(STOP, on);
+    }
+    pub fn set_trap(&self, on: bool) {
+        self.set(TRAP, on);
+    }
+    fn set(&self, flag: u32, on: bool) {
         if on {
-            self.flags.fetch_or(STOP, Ordering::SeqCst);
+            self.flags.fetch_or(flag, Ordering::SeqCst);
         } else {
-            self.flags.fetch_and(!STOP, Ordering::SeqCst);
+            self.flags.fetch_and(!flag, Ordering::SeqCst);
         }
     }
 

@@ -9,9 +9,10 @@
 
 use super::send::poke;
 use crate::process::{Process, Task};
-use crate::sched;
 use crate::wait::Interruptible;
+use crate::{ptrace, sched};
 use alloc::sync::Arc;
+use hal::context::UserContext;
 use linux_abi::signal::{SigInfo, CLD_CONTINUED, CLD_STOPPED, SA_NOCLDSTOP, SIGCHLD, SIGCONT, SIG_IGN};
 
 #[derive(Default)]
@@ -55,8 +56,8 @@ pub(super) fn begin(task: &Arc<Task>, signal: i32) {
     }
 }
 
-/// Parks until the process goes on. The last thread to park reports the stop.
-pub fn park(task: &Arc<Task>) {
+/// Parks until the process goes on, or the thread's tracer lets it go. The last thread to park reports the stop.
+pub fn park(task: &Arc<Task>, context: &mut UserContext) {
     let process = &task.process;
     let event = process.signals.with_shared(|shared| {
         if !task.signals.must_stop() || shared.stop.signal.is_none() {
@@ -68,8 +69,18 @@ pub fn park(task: &Arc<Task>) {
     if let Some(event) = event {
         notify_parent(process, event);
     }
+    let mut shown = false;
     while task.signals.must_stop() {
-        sched::sleep(Interruptible::Killable, None, || !task.signals.must_stop());
+        match process.signals.stop_signal() {
+            Some(signal) if task.tracee.is_on() && !shown => shown = !ptrace::group_stop(task, context, signal),
+            _ => {
+                let attached = || task.tracee.is_on() && !shown;
+                sched::sleep(Interruptible::Killable, None, || !task.signals.must_stop() || task.signals.must_trap() || attached());
+            }
+        }
+        if task.signals.must_trap() {
+            return;
+        }
     }
 }
 
@@ -112,7 +123,10 @@ pub(super) fn resume(process: &Arc<Process>) -> Option<StopEvent> {
         }
         (stop.event, threads)
     });
-    threads.iter().for_each(poke);
+    for thread in &threads {
+        ptrace::continued(thread);
+        poke(thread);
+    }
     event
 }
 
@@ -137,6 +151,10 @@ impl super::ProcessSignals {
     /// Every thread has parked.
     pub fn is_stopped(&self) -> bool {
         self.with_shared(|shared| shared.stop.complete)
+    }
+    /// The signal of the stop that is in effect or on its way.
+    pub fn stop_signal(&self) -> Option<i32> {
+        self.with_shared(|shared| shared.stop.signal)
     }
     /// A stop is in effect or on its way: a new thread must join it.
     pub fn is_stopping(&self) -> bool {

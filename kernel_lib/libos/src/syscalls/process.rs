@@ -1,14 +1,13 @@
 //! Processes: making, executing, ending, waiting, sessions and groups, pidfds.
 
-use super::{full, partial, refused, Call, Entry};
-use crate::errno::{Errno, EAGAIN, EBADF, EFAULT, EINVAL, EPERM, ESRCH};
+use super::{full, partial, Call, Entry};
+use crate::errno::{Errno, EAGAIN, EBADF, EFAULT, EINVAL, EIO, EPERM, ESRCH};
 use crate::fs::{Location, OpenFile};
 use crate::process::exec::{self, Program};
 use crate::process::pidfd::{self, PidFd};
 use crate::process::wait::{self, Change, Which};
 use crate::process::{begin_group_exit, clone, exit, session, tree, CloneRequest, Task};
-use crate::signal;
-use crate::SysResult;
+use crate::{ptrace, signal, SysResult};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::user;
@@ -16,6 +15,7 @@ use linux_abi::process::{
     CloneArgs, __WALL, __WCLONE, __WNOTHREAD, CLONE_DETACHED, CLONE_NEWTIME, CLONE_PARENT_SETTID, CLONE_PIDFD, CLONE_VFORK, CLONE_VM,
     CSIGNAL, P_ALL, P_PGID, P_PID, P_PIDFD, WCONTINUED, WEXITED, WNOHANG, WNOWAIT, WSTOPPED, WUNTRACED,
 };
+use linux_abi::ptrace::{PTRACE_ATTACH, PTRACE_SEIZE, PTRACE_TRACEME};
 use linux_abi::resource::RLIMIT_NOFILE;
 use linux_abi::signal::{SigInfo, SIGCHLD, SI_TKILL, SI_USER};
 
@@ -27,7 +27,12 @@ pub const CALLS: &[Entry] = &[
     full(59, "execve", sys_execve),
     full(60, "exit", sys_exit),
     full(61, "wait4", sys_wait4),
-    refused(101, "ptrace", |_| Err(EPERM), "no tracing of processes"),
+    partial(
+        101,
+        "ptrace",
+        sys_ptrace,
+        "hardware breakpoints (debug registers); PTRACE_PEEKSIGINFO, PTRACE_O_SUSPEND_SECCOMP, PTRACE_SECCOMP_GET_FILTER",
+    ),
     full(109, "setpgid", sys_setpgid),
     full(110, "getppid", |call| Ok(call.task.process.parent_pid() as usize)),
     full(111, "getpgrp", |call| Ok(call.task.process.group() as usize)),
@@ -311,16 +316,28 @@ fn sys_pidfd_send_signal(call: &mut Call<'_>) -> SysResult {
     Ok(0)
 }
 
-/// ptrace(2), "Ptrace access mode checking": the same user and group in all three ids, or CAP_SYS_PTRACE.
+/// What ptrace(2) attach would be allowed to look into.
 fn may_look_into(call: &Call<'_>, target: &Task) -> Result<(), Errno> {
-    let (own, other) = (call.task.credentials(), target.credentials());
-    let same = [other.uid, other.euid, other.suid].iter().all(|&id| id == own.uid)
-        && [other.gid, other.egid, other.sgid].iter().all(|&id| id == own.gid);
-    let own_process = Arc::ptr_eq(&call.task.process, &target.process);
-    if own_process || same || own.capable(linux_abi::capability::CAP_SYS_PTRACE) {
+    let own = call.task.credentials();
+    if ptrace::may_access(call.task, (own.uid, own.gid), target) {
         Ok(())
     } else {
         Err(EPERM)
+    }
+}
+
+/// ptrace(2).
+fn sys_ptrace(call: &mut Call<'_>) -> SysResult {
+    let (request, pid, address, data) = (call.uint(0), call.uint(1), call.args[2], call.args[3]);
+    if request == PTRACE_TRACEME {
+        return ptrace::trace_me(call.task).map(|()| 0);
+    }
+    let target = tree::find_task(pid).ok_or(ESRCH)?;
+    match request {
+        PTRACE_ATTACH => ptrace::attach(call.task, &target).map(|()| 0),
+        PTRACE_SEIZE if address != 0 => Err(EIO),
+        PTRACE_SEIZE => ptrace::seize(call.task, &target, data).map(|()| 0),
+        _ => ptrace::request(call.task, &target, request, address, data),
     }
 }
 

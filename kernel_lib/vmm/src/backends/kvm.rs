@@ -25,6 +25,9 @@ const MSR_LSTAR: u32 = 0xc000_0082;
 /// Bit 0: CPUID in ring 3 is a general-protection fault (Intel SDM volume 3A, "CPUID Faulting"; KVM has it on AMD too).
 const MSR_MISC_FEATURES_ENABLES: u32 = 0x140;
 const MSR_SFMASK: u32 = 0xc000_0084;
+/// What SYSCALL clears: trap and nested-task flag, with which the library OS's entry code would not get far. (Not the interrupt flag: on
+/// the paging-based KVM nothing would set it again.)
+const CLEARED_FLAGS: u64 = 0x100 | 0x4000;
 /// PE, MP, ET, NE, WP, AM, PG.
 const CR0: u64 = 0x8005_0033;
 const CR4_PAE: u64 = 1 << 5;
@@ -234,7 +237,8 @@ fn set_system_registers(fd: &VcpuFd, start: &Start, has_xsave: bool) -> Result<b
 
 fn set_msrs(fd: &VcpuFd, start: &Start) -> Result<(), HostError> {
     let entry = |index, data| kvm_msr_entry { index, data, ..Default::default() };
-    let msrs = [entry(MSR_STAR, 0x23 << 48 | u64::from(KERNEL_CS) << 32), entry(MSR_LSTAR, start.syscall_entry), entry(MSR_SFMASK, 0)];
+    let msrs =
+        [entry(MSR_STAR, 0x23 << 48 | u64::from(KERNEL_CS) << 32), entry(MSR_LSTAR, start.syscall_entry), entry(MSR_SFMASK, CLEARED_FLAGS)];
     let msrs = Msrs::from_entries(&msrs).map_err(|error| HostError::new(Kind::Kvm, format!("{error:?}")))?;
     if fd.set_msrs(&msrs).during(Kind::Kvm, "KVM_SET_MSRS")? != 3 {
         return Err(HostError::new(Kind::Kvm, "KVM_SET_MSRS refused the system-call registers"));

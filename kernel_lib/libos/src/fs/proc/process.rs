@@ -140,21 +140,17 @@ const NAMESPACES: &[(&str, u64)] = &[
     ("uts", 4_026_531_838),
 ];
 
-/// ptrace(2), PTRACE_MODE_READ_FSCREDS: one's own, or that of the same user with no more capabilities, or with CAP_SYS_PTRACE.
+/// ptrace(2), PTRACE_MODE_READ_FSCREDS.
 pub fn may_look(reader: &Arc<Task>, target: &Target) -> Result<(), Errno> {
     if Arc::ptr_eq(&reader.process, &target.process) {
         return Ok(());
     }
     let own = reader.credentials();
-    if crate::fs::permission::capable(&own, CAP_SYS_PTRACE) {
-        return Ok(());
-    }
-    let Ok(task) = target.task() else { return Err(EACCES) };
-    let other = task.credentials();
-    let same_user = [other.uid, other.euid, other.suid].iter().all(|&uid| uid == own.fsuid);
-    let same_group = [other.gid, other.egid, other.sgid].iter().all(|&gid| gid == own.fsgid);
-    let dumpable = target.process.dumpable.load(Ordering::Relaxed) == 1;
-    if same_user && same_group && dumpable && other.permitted & !own.permitted == 0 {
+    let may = target.task().map_or_else(
+        |_| crate::fs::permission::capable(&own, CAP_SYS_PTRACE),
+        |task| crate::ptrace::may_access(reader, (own.fsuid, own.fsgid), &task),
+    );
+    if may {
         Ok(())
     } else {
         Err(EACCES)

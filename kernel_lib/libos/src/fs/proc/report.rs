@@ -352,8 +352,15 @@ pub fn stat(target: &Target, _reader: &Arc<Task>) -> Text {
     Ok(text.into_bytes())
 }
 
-const STATES: [(u8, &str); 6] =
-    [(b'R', "running"), (b'S', "sleeping"), (b'D', "disk sleep"), (b'T', "stopped"), (b'Z', "zombie"), (b'X', "dead")];
+const STATES: [(u8, &str); 7] = [
+    (b'R', "running"),
+    (b'S', "sleeping"),
+    (b'D', "disk sleep"),
+    (b'T', "stopped"),
+    (b't', "tracing stop"),
+    (b'Z', "zombie"),
+    (b'X', "dead"),
+];
 
 pub fn status(target: &Target, _reader: &Arc<Task>) -> Text {
     let process = &target.process;
@@ -367,7 +374,8 @@ pub fn status(target: &Target, _reader: &Arc<Task>) -> Text {
     }
     let _ = writeln!(text, "State:\t{} ({word})", char::from(state));
     let id = target.id();
-    let _ = write!(text, "Tgid:\t{}\nNgid:\t0\nPid:\t{id}\nPPid:\t{}\nTracerPid:\t0\n", process.pid, process.parent_pid());
+    let tracer = task.as_ref().map_or(0, |task| task.tracee.tracer_pid());
+    let _ = write!(text, "Tgid:\t{}\nNgid:\t0\nPid:\t{id}\nPPid:\t{}\nTracerPid:\t{tracer}\n", process.pid, process.parent_pid());
     if let Some(task) = &task {
         status_of_task(&mut text, target, task);
     }

@@ -187,7 +187,7 @@ impl FilePatches {
     }
 
     /// What `rip`, `offset` bytes into the trampolines at `base`, stands for.
-    pub fn original(&self, base: u64, offset: u64) -> Option<u64> {
+    pub fn pending(&self, base: u64, offset: u64) -> Option<code::Pending> {
         let state = self.state.lock();
         let frame = state.trampolines.get((offset / PAGE_SIZE) as usize)?;
         let in_page = ((offset % PAGE_SIZE) as usize / SLOT).checked_sub(HEADER_SLOTS).filter(|&slot| slot < PER_PAGE)?;
@@ -198,6 +198,6 @@ impl FilePatches {
         let start = ((in_page + HEADER_SLOTS) * SLOT) as u64;
         let mut bytes = [0; SLOT];
         frame.read(start as usize, &mut bytes);
-        code::original(&bytes, base + (offset & !(PAGE_SIZE - 1)) + start, base + offset)
+        code::Pending::at(&bytes, base + (offset & !(PAGE_SIZE - 1)) + start, base + offset)
     }
 }

@@ -420,13 +420,28 @@ pub fn trampoline(site: Site, address: u64, page: &[u8], page_address: u64, head
     Some(code)
 }
 
-/// The place in the program that corresponds to `rip` within a system call's trampoline (`code` at `address`): the SYSCALL, or what stood
-/// before it.
-pub fn original(code: &[u8; SLOT], address: u64, rip: u64) -> Option<u64> {
-    let skip = if code[0] == MOV_EAX { 5 } else { 0 };
-    let rel = i32::from_le_bytes(code[skip + 3..skip + 7].try_into().ok()?);
-    let back = (address + skip as u64 + 7).wrapping_add_signed(i64::from(rel));
-    Some(if skip == 5 && rip == address { back - 7 } else { back - 2 })
+/// What a thread at `rip` within a system call's trampoline (`code` at `address`) is about to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pending {
+    /// The number, if it has yet to be loaded.
+    pub number: Option<u32>,
+    /// Behind the SYSCALL.
+    pub back: u64,
+}
+
+impl Pending {
+    pub fn at(code: &[u8; SLOT], address: u64, rip: u64) -> Option<Self> {
+        let word = |at: usize| Some(u32::from_le_bytes(code[at..at + 4].try_into().ok()?));
+        let skip = if code[0] == MOV_EAX { 5 } else { 0 };
+        let back = (address + skip as u64 + 7).wrapping_add_signed(i64::from(word(skip + 3)? as i32));
+        let number = if skip == 5 && rip == address { word(1) } else { None };
+        Some(Self { number, back })
+    }
+
+    /// The place in the program that corresponds to it: the SYSCALL, or what stood before it.
+    pub const fn original(&self) -> u64 {
+        self.back - if self.number.is_some() { 7 } else { 2 }
+    }
 }
 
 #[cfg(test)]
@@ -484,10 +499,12 @@ mod tests {
         let slot = |code: [u8; 2 * SLOT]| -> [u8; SLOT] { code[..SLOT].try_into().unwrap() };
         let number = slot(code(Site::Number { at: 0, number: 1 }, page_address).unwrap());
         assert_eq!(number[..5], [0xb8, 1, 0, 0, 0]);
-        assert_eq!(original(&number, address, address), Some(page_address));
-        assert_eq!(original(&number, address, address + 5), Some(page_address + 5));
+        let pending = |slot: &[u8; SLOT], rip| Pending::at(slot, address, rip).unwrap();
+        assert_eq!(pending(&number, address), Pending { number: Some(1), back: page_address + 7 });
+        assert_eq!(pending(&number, address).original(), page_address);
+        assert_eq!(pending(&number, address + 5).original(), page_address + 5);
         let hole = slot(code(Site::Hole { at: 4, hole: 9 }, page_address).unwrap());
-        assert_eq!(original(&hole, address, address), Some(page_address + 4));
+        assert_eq!(pending(&hole, address).original(), page_address + 4);
         assert_eq!(instruction_length(&hole), Some(7));
         assert_eq!(instruction_length(&hole[7..]), Some(6));
         assert!(code(Site::Hole { at: 4, hole: 9 }, page_address + (4 << 30)).is_none());

@@ -20,6 +20,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use cache::{FilePatches, Wanted};
+use code::Pending;
 use core::sync::atomic::Ordering;
 use hal::context::UserContext;
 use hal::frame::{Frame, Page};
@@ -111,36 +112,47 @@ impl AddressSpace {
         true
     }
 
-    /// The program sets a GS base of its own (arch_prctl(2), ARCH_SET_GS): no patched calls from now on. A context that may stand in a
-    /// trampoline is to be led out first ([`Self::leave_trampoline`]).
+    /// The program sets a GS base of its own (arch_prctl(2), ARCH_SET_GS) or is traced (ptrace(2)): no patched calls from now on. The trampolines
+    /// stay, for other threads may stand in them; the caller's context is to be led out ([`Self::leave_trampoline`]).
     pub fn forbid_patches(&self) {
         if !self.patching.swap(false, Ordering::Relaxed) {
             return;
         }
         self.edit(|inner, left| {
-            for base in inner.patches.areas.keys().copied().collect::<Vec<_>>() {
-                forget(inner, left, base);
+            let areas: Vec<Area> = inner.patches.areas.values().cloned().collect();
+            for area in areas {
+                for address in patched_pages(inner, &area) {
+                    inner.table.unmap(address, address + PAGE_SIZE, &mut left.flush);
+                }
             }
         });
     }
 
     /// Before a signal frame is built or registers are shown: a program counter in a trampoline becomes the place it stands for.
     pub fn leave_trampoline(&self, context: &mut UserContext) {
-        if let Some(rip) = self.original_rip(context.rip) {
-            context.rip = rip;
+        if let Some(pending) = self.pending(context.rip) {
+            context.rip = pending.original();
         }
     }
 
-    fn original_rip(&self, rip: u64) -> Option<u64> {
-        if !self.patching.load(Ordering::Relaxed) {
-            return None;
+    /// A step (the trap flag) led into a trampoline. True: the context is now that of a program behind its SYSCALL, which is to be served.
+    pub fn stepped_into_trampoline(&self, context: &mut UserContext) -> bool {
+        let Some(pending) = self.pending(context.rip) else { return false };
+        if let Some(number) = pending.number {
+            context.rax = u64::from(number);
         }
+        context.orig_rax = context.rax;
+        context.rip = pending.back;
+        true
+    }
+
+    fn pending(&self, rip: u64) -> Option<Pending> {
         let inner = self.inner.lock();
         let (&base, area) = inner.patches.areas.range(..=rip).next_back()?;
         if rip - base >= FILE_GAP {
             return None;
         }
-        area.file.original(base, rip - base)
+        area.file.pending(base, rip - base)
     }
 }
 
@@ -283,25 +295,28 @@ pub(super) fn range_moves(inner: &mut Inner, left: &mut Leftovers, start: u64, e
 /// Takes a space's trampolines at `base` away, and the pages that jump to them.
 fn forget(inner: &mut Inner, left: &mut Leftovers, base: u64) {
     let Some(area) = inner.patches.areas.remove(&base) else { return };
-    let mut ranges = Vec::new();
+    for address in patched_pages(inner, &area) {
+        inner.table.unmap(address, address + PAGE_SIZE, &mut left.flush);
+    }
+    inner.table.unmap(base, base + FILE_GAP, &mut left.flush);
+    left.vmas.extend(inner.map.remove(base, base + FILE_GAP));
+}
+
+/// Where a space shows patched copies of an area's file.
+fn patched_pages(inner: &mut Inner, area: &Area) -> Vec<u64> {
+    let mut pages = Vec::new();
     for vma in inner.map.iter().filter(|vma| !vma.shared()) {
         let Backing::Object(mapping, _) = &vma.backing else { continue };
         if !is_same(&mapping.pages, &area.pages) {
             continue;
         }
-        for index in area.file.indexes() {
-            let first = vma.index_of(vma.start);
-            if (first..first + vma.bytes() / PAGE_SIZE).contains(&index) {
-                ranges.push((vma.start + (index - first) * PAGE_SIZE, index));
+        let first = vma.index_of(vma.start);
+        for index in area.file.indexes().into_iter().filter(|index| (first..first + vma.bytes() / PAGE_SIZE).contains(index)) {
+            let address = vma.start + (index - first) * PAGE_SIZE;
+            if inner.table.entry(address).is_some_and(|entry| entry.ram && area.file.is_copy(index, entry.address).is_some()) {
+                pages.push(address);
             }
         }
     }
-    for (address, index) in ranges {
-        let ours = inner.table.entry(address).is_some_and(|entry| entry.ram && area.file.is_copy(index, entry.address).is_some());
-        if ours {
-            inner.table.unmap(address, address + PAGE_SIZE, &mut left.flush);
-        }
-    }
-    inner.table.unmap(base, base + FILE_GAP, &mut left.flush);
-    left.vmas.extend(inner.map.remove(base, base + FILE_GAP));
+    pages
 }
