@@ -21,6 +21,9 @@ DIFFERENT = (
     ("linux_ns_path", "set mnt namespace by path", "the guest has its own"),
     ("linux_ns_path", "set pid namespace by path", "the guest has its own: refused"),
 )  # fmt: skip
+# It sends its signals to a shell that has just been started, and hopes that `start`, `state` and `kill` together take
+# longer than the shell takes to come to its `trap`: PID 1 does not get a signal that it does not handle yet.
+TRIES = {"killsig": 5}
 
 
 @pytest.fixture(scope="session")
@@ -36,11 +39,14 @@ def suite() -> Path:
 @pytest.mark.parametrize("name", (runtime_tools.HERE / "tests.txt").read_text().split())
 def test_what_holds_for_runc_holds_here(suite: Path, litebox: Path, name: str) -> None:
     theirs = runtime_tools.run(suite, name, "runc")
-    ours = runtime_tools.run(suite, name, str(litebox / "litebox"))
     known = [words for test, words, _ in DIFFERENT if test in ("", name)]
-    lost = [
-        assertion
-        for assertion, held in theirs.items()
-        if held and not ours.get(assertion) and not any(words in assertion for words in known)
-    ]
+    for _ in range(TRIES.get(name, 1)):
+        ours = runtime_tools.run(suite, name, str(litebox / "litebox"))
+        lost = [
+            assertion
+            for assertion, held in theirs.items()
+            if held and not ours.get(assertion) and not any(words in assertion for words in known)
+        ]
+        if not lost:
+            break
     assert lost == []
