@@ -2,7 +2,7 @@
 
     python -m integration.engines [containerd] [containerd-1.7] [crictl] [nerdctl] [docker] [kubernetes]
 
-All when none is named.
+All of these when none is named; containerd-2.0 to containerd-2.3 are there for the asking.
 
 They come through the Go module proxy, statically linked, into ENGINES (~/.cache/litebox/engines), where the tests find
 them; what is there already is not built again. Each is built in a throw-away module that requires it: `go install`
@@ -48,6 +48,8 @@ func main() { etcdmain.Main(os.Args) }
 """
 
 CONTAINERD, MOBY, CRI_TOOLS = "github.com/containerd/containerd/v2", "github.com/moby/moby/v2", "sigs.k8s.io/cri-tools"
+#: Older lines of containerd 2, for whoever changes how the shim is started.
+LINES = {"2.0": "v2.0.7", "2.1": "v2.1.5", "2.2": "v2.2.1", "2.3": "v2.3.4"}
 TABLE: dict[str, tuple[Program, ...]] = {
     "containerd": (
         Program("containerd", f"{CONTAINERD}/cmd/containerd", "v2.4.2"),
@@ -73,6 +75,11 @@ TABLE: dict[str, tuple[Program, ...]] = {
         Program("etcd", "go.etcd.io/etcd/server/v3", "v3.6.5", source=ETCD_MAIN),
     ),
 }
+USUAL = tuple(TABLE)
+for line, version in LINES.items():
+    TABLE[f"containerd-{line}"] = tuple(
+        Program(f"{line}/{name}", f"{CONTAINERD}/cmd/{name}", version) for name in ("containerd", "ctr")
+    )
 
 
 def go(*arguments: str, module: Path) -> str:
@@ -119,7 +126,7 @@ def main() -> int:
         print(f"no engine {unknown[0]!r}; there are {', '.join(TABLE)}", file=sys.stderr)
         return 2
     ENGINES.mkdir(parents=True, exist_ok=True)
-    for name in sys.argv[1:] or TABLE:
+    for name in sys.argv[1:] or USUAL:
         for program in TABLE[name]:
             build(program)
     return 0

@@ -25,7 +25,7 @@ def engine_folders() -> list[Path]:
     chosen = [Path(folder) for folder in os.environ.get("LITEBOX_ENGINES", "").split(":") if folder]
     return (
         chosen
-        + [ENGINES, ENGINES / "1.7"]
+        + [ENGINES, *sorted(ENGINES.glob("[0-9]*"))]
         + [Path(folder) for folder in os.environ.get("PATH", "").split(":") if folder]
     )
 

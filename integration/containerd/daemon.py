@@ -6,17 +6,19 @@ that are left at the end are found by the bundle folder in which they were start
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
 RUNTIME = "io.containerd.litebox.v1"
 IMAGE = "docker.io/library/busybox:test"
+SOCKETS = Path("/run/containerd/s")
 CALL_SECONDS = 60
 
 CONFIG = """\
@@ -192,6 +194,11 @@ class Containerd:
     def shims(self, name: str) -> list[int]:
         """The shim processes that were started for a container."""
         return [pid for pid, line in self.processes().items() if "containerd-shim-" in line and f" -id {name} " in line]
+
+    def sockets(self, names: Iterable[str]) -> list[Path]:
+        """Those of the shims of these containers that are there, named as containerd's own shims do it."""
+        hashes = (hashlib.sha256(f"{self.socket}/default/{name}".encode()).hexdigest() for name in names)
+        return [path for path in map(SOCKETS.joinpath, hashes) if path.exists()]
 
     def mounts(self) -> list[str]:
         """Mount points below the state folder."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import signal
@@ -16,20 +15,13 @@ import pytest
 
 from integration.containerd.daemon import IMAGE, RUNTIME, Containerd, children
 
-LIVES = 100
+LIVES = 200
 SLEEP = ("/bin/sh", "-c", "while :; do sleep 0.1; done")
-SOCKETS = Path("/run/containerd/s")
 #: Seconds for which a shim waits for a containerd that has forgotten it.
 ALONE_SECONDS = 10.0
 STARTED: list[str] = []
 #: Milliseconds after a command's start at which something is killed: before, in and after each of its parts.
 MOMENTS = (10, 40, 80, 120, 160, 200, 250, 300, 400)
-
-
-def sockets(containerd: Containerd) -> list[Path]:
-    """Sockets of the shims that the tests have started, named as containerd's own shims do it."""
-    names = (hashlib.sha256(f"{containerd.socket}/default/{name}".encode()).hexdigest() for name in STARTED)
-    return [path for path in map(SOCKETS.joinpath, names) if path.exists()]
 
 
 def start(containerd: Containerd, name: str, *flags: str) -> None:
@@ -52,7 +44,7 @@ def nothing_is_left(containerd: Containerd) -> Iterator[None]:
     deadline = time.monotonic() + ALONE_SECONDS + 5  # for a shim that containerd forgot
     while (left := remains(containerd)) and time.monotonic() < deadline:
         time.sleep(0.1)
-    if sockets(containerd):  # of a shim that died before containerd had connected, which then tells nobody
+    if containerd.sockets(STARTED):  # of a shim that died before containerd had connected, which then tells nobody
         start(containerd, "next")
         remove(containerd, "next")
         left = remains(containerd)
@@ -62,7 +54,7 @@ def nothing_is_left(containerd: Containerd) -> Iterator[None]:
 def remains(containerd: Containerd) -> list[object]:
     states = containerd.state / "litebox" / "default"
     bundles = containerd.bundle("")
-    found: list[object] = [*containerd.processes().items(), *containerd.mounts(), *sockets(containerd)]
+    found: list[object] = [*containerd.processes().items(), *containerd.mounts(), *containerd.sockets(STARTED)]
     for folder in (states, bundles):
         found += [entry for entry in folder.iterdir() if entry.is_dir()] if folder.exists() else []
     return found
@@ -147,8 +139,28 @@ def test_killed_in_the_middle(containerd: Containerd, kind: str, step: str) -> N
         remove(containerd, name)
 
 
+def test_a_full_disk_is_an_error_and_the_shim_serves_on(containerd: Containerd) -> None:
+    group = ("--annotation", "io.containerd.runc.v2.group=full")
+    states = containerd.state / "litebox" / "default"
+    states.mkdir(parents=True, exist_ok=True)
+    subprocess.run(containerd.inside("mount", "-t", "tmpfs", "-o", "size=128k", "none", states), check=True)
+    try:
+        start(containerd, "full", *group)
+        subprocess.run(containerd.inside("dd", "if=/dev/zero", f"of={states}/file"), check=False, capture_output=True)
+        refused = containerd.run("more", *SLEEP, flags=("-d", "--null-io", *group))
+        assert b"No space left on device" in refused.stderr
+        remove(containerd, "more")
+        assert containerd.ctr("task", "exec", "--exec-id", "e", "full", "/bin/echo", "in").stdout == b"in\n"
+        subprocess.run(containerd.inside("rm", f"{states}/file"), check=True)
+        start(containerd, "more", *group)
+        for name in ("more", "full"):
+            remove(containerd, name)
+    finally:
+        subprocess.run(containerd.inside("umount", "--lazy", states), check=True)
+
+
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_many_lives_in_one_shim(containerd: Containerd) -> None:
     """A pod whose containers come and go: its shim's threads, descriptors and memory stay what they were."""
     group = ("--annotation", "io.containerd.runc.v2.group=lives")

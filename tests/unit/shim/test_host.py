@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,13 +101,24 @@ def test_no_cgroup_is_not_found() -> None:
 
 
 def test_the_cgroups_of_a_process() -> None:
-    import os
-
     if not Path("/sys/fs/cgroup").is_mount():
         pytest.skip("no cgroups are mounted here")
     found = cgroup_of(os.getpid())
     assert found
     assert all(Path(directory).is_dir() for _, directory in found)
+
+
+def test_a_log_that_nobody_reads_stops_nothing(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "log")
+    log = os.open(tmp_path / "log", os.O_RDWR | os.O_NONBLOCK)
+    code = "from shim import log\nfor number in range(1000): log.info('x' * 1000, number=number)\nprint('done')"
+    root = Path(__file__).resolve().parents[3]
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, stdout=subprocess.PIPE, stderr=log, timeout=20, check=True
+    )
+    assert ran.stdout == b"done\n"
+    assert b"number=0\n" in os.read(log, 65536)
+    os.close(log)
 
 
 def test_mount_options() -> None:
