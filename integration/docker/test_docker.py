@@ -256,6 +256,21 @@ def test_a_network_with_names(docker: Docker) -> None:
         docker("network", "rm", "named", check=False)
 
 
+def test_a_network_with_ipv6(docker: Docker) -> None:
+    docker("network", "create", "--ipv6", "--subnet", "fd00:78::/64", "six")
+    try:
+        docker.run("--detach", "--name", "web6", "--network", "six", IMAGE, "/bin/sh", "-c", WEB, check=True)
+        show = "{{.NetworkSettings.Networks.six.GlobalIPv6Address}}"
+        address = docker("inspect", "--format", show, "web6").stdout.decode().strip()
+        assert address.startswith("fd00:78::")
+        assert f"inet6 {address}/64".encode() in docker("exec", "web6", "ip", "addr").stdout
+        script = f"for n in 1 2 3 4 5 6 7 8 9; do wget -q -O - http://[{address}]/ && break; sleep 0.3; done"
+        assert docker.run("--rm", "--network", "six", IMAGE, "/bin/sh", "-c", script).stdout == b"served\n"
+    finally:
+        docker("rm", "--force", "web6", check=False)
+        docker("network", "rm", "six", check=False)
+
+
 def test_copy(docker: Docker, asleep: str, tmp_path: Path) -> None:
     (tmp_path / "in").write_text("through\n")
     for place in ("/tmp/file", "/etc/missed"):
