@@ -45,8 +45,12 @@ fn run(call: &Call) -> Result<()> {
             // Away from whoever gets signals together with containerd's child.
             rustix::process::setsid().map_err(|error| failed(&error.into()))?;
             let mut shim = python(call, &[start::SERVE]);
-            shim.args(&call.rest);
-            ahead::start(&mut shim);
+            if let Some((vmm, rest)) = call.rest.split_last() {
+                shim.args(rest);
+                if vmm == start::AHEAD {
+                    ahead::start(&mut shim);
+                }
+            }
             Err(failed(&shim.exec()))
         }
         other => Err(format!("no such action: {other:?} (start or delete)")),

@@ -53,20 +53,40 @@ fn config_path(any: &[u8]) -> String {
     wire::text(&options, 2).to_owned()
 }
 
-/// Those of a config.json; a sandbox of containerd's sandbox API comes without one.
-pub fn annotations(path: &str) -> Result<Annotations> {
-    #[derive(Deserialize)]
-    struct Config {
-        #[serde(default)]
-        annotations: Option<Annotations>,
+/// What counts of a config.json.
+#[derive(Default, Deserialize)]
+pub struct Config {
+    #[serde(default, deserialize_with = "or_default")]
+    pub annotations: Annotations,
+    process: Option<Process>,
+}
+
+#[derive(Deserialize)]
+struct Process {
+    #[serde(rename = "oomScoreAdj")]
+    oom_score_adj: Option<i64>,
+}
+
+impl Config {
+    /// A sandbox of containerd's sandbox API comes without one.
+    pub fn read(path: &str) -> Result<Self> {
+        match std::fs::read(path) {
+            Ok(text) => serde_json::from_slice(&text).map_err(|error| format!("{path}: {error}")),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(format!("{path}: {error}")),
+        }
     }
-    match std::fs::read(path) {
-        Ok(text) => serde_json::from_slice(&text)
-            .map(|config: Config| config.annotations.unwrap_or_default())
-            .map_err(|error| format!("{path}: {error}")),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Annotations::new()),
-        Err(error) => Err(format!("{path}: {error}")),
+
+    /// Whether a VMM that is started now can become the container's: there is one, and its VMM inherits nothing particular
+    /// (`runtime/create.py`, `_host_side`).
+    pub fn allows_ahead(&self) -> bool {
+        self.process.as_ref().is_some_and(|process| process.oom_score_adj.is_none())
     }
+}
+
+/// Go writes an absent map as null.
+fn or_default<'de, D: serde::Deserializer<'de>>(value: D) -> std::result::Result<Annotations, D::Error> {
+    Ok(Option::deserialize(value)?.unwrap_or_default())
 }
 
 /// The name of the shim that serves this container: its pod's, or its own.
@@ -108,6 +128,16 @@ mod tests {
         assert_eq!((params.ttrpc_address.as_str(), params.grpc_address.as_str()), ("/t", "/g"));
         assert_eq!((params.socket_dir.as_str(), params.config_path.as_str()), ("/s", "/c.yaml"));
         assert!(!Params::read(&data, "b", "ns").unwrap().knows_version_3);
+    }
+
+    #[test]
+    fn a_vmm_goes_ahead_of_a_container_that_takes_it() {
+        for (text, expected) in
+            [(r#"{"process": {"args": ["sh"]}, "annotations": null}"#, true), (r#"{"process": {"oomScoreAdj": 0}}"#, false), ("{}", false)]
+        {
+            assert_eq!(serde_json::from_str::<Config>(text).unwrap().allows_ahead(), expected);
+        }
+        assert!(!Config::read("/nonexistent/config.json").unwrap().allows_ahead());
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! (shim.go, `grpcDialContext`: `grpc.NewClient` begins idle, which it takes for the end of the connection).
 //! Source: containerd core/runtime/v2/{README.md,binary.go,shim.go}, pkg/shim/util_unix.go, cmd/containerd-shim-runc-v2/manager.
 
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
@@ -25,11 +26,13 @@ use rustix::fs::OFlags;
 use serde_json::json;
 
 use crate::flags::Call;
-use crate::request::{self, Annotations, Params};
+use crate::request::{self, Annotations, Config, Params};
 use crate::{python, socket, Result, NAME};
 
 /// The action with which this program makes itself the shim.
 pub const SERVE: &str = "serve";
+/// What it is told last when it is to start a VMM as well.
+pub const AHEAD: &str = "ahead";
 const TRANSPORT: &str = "dev.litebox.transport";
 const TTRPC: &str = "ttrpc";
 const GRPC: &str = "grpc";
@@ -45,8 +48,8 @@ pub fn start(call: &Call) -> Result<()> {
     let mut message = Vec::new();
     io::stdin().take(STDIN_LIMIT).read_to_end(&mut message).map_err(|error| format!("stdin: {error}"))?;
     let params = Params::read(&message, &call.id, &call.namespace)?;
-    let annotations = request::annotations("config.json")?;
-    let transport = transport(call, &annotations, &params)?;
+    let config = Config::read("config.json")?;
+    let transport = transport(call, &config.annotations, &params)?;
     let or = |said: &str, flag: &str| if said.is_empty() { flag.to_owned() } else { said.to_owned() };
     let call = &Call {
         address: or(&params.grpc_address, &call.address),
@@ -58,9 +61,11 @@ pub fn start(call: &Call) -> Result<()> {
         ..Call::default()
     };
     let directory = or(&params.socket_dir, socket::DIRECTORY);
-    let path = socket::path(&directory, &call.address, &call.namespace, request::group(&annotations, &call.id))?;
+    let path = socket::path(&directory, &call.address, &call.namespace, request::group(&config.annotations, &call.id))?;
     if let Some((listener, passing)) = socket::listen(&path)? {
-        spawn(call, listener.into(), &path, &passing, &transport).inspect_err(|_| socket::remove(&path))?;
+        let vmm = if config.allows_ahead() { AHEAD } else { "" };
+        spawn(call, listener.into(), [&path, &passing].map(|path| path.as_os_str()), &transport, vmm)
+            .inspect_err(|_| socket::remove(&path))?;
     }
     // containerd 1.6 and 1.7 find running shims by this file after a restart.
     replace_file("address", &answer(&path, &transport, 2)).map_err(|error| format!("address: {error}"))?;
@@ -94,10 +99,10 @@ fn transport(call: &Call, annotations: &Annotations, params: &Params) -> Result<
 }
 
 /// Makes the shim process. It is waited for only where the socket is not yet the one that it serves.
-fn spawn(call: &Call, listener: OwnedFd, path: &Path, passing: &Path, transport: &str) -> Result<()> {
+fn spawn(call: &Call, listener: OwnedFd, names: [&OsStr; 2], transport: &str, vmm: &str) -> Result<()> {
     let failed = |error: io::Error| format!("cannot start the shim process: {error}");
     let mut command = Command::new(std::env::current_exe().map_err(failed)?);
-    command.args(call.words()).arg(SERVE).args([path, passing]).arg(transport).env("TTRPC_ADDRESS", &call.ttrpc_address);
+    command.args(call.words()).arg(SERVE).args(names).args([transport, vmm]).env("TTRPC_ADDRESS", &call.ttrpc_address);
     // containerd reads this FIFO. Opened for both directions, it never blocks or breaks.
     let log = File::options().read(true).write(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open("log");
     command.stdin(listener).stdout(Stdio::null()).stderr(log.map_or_else(|_| Stdio::null(), Stdio::from));
