@@ -473,6 +473,52 @@ CASE(brk_moves)
 	yes("far too much is refused", (char *)syscall(SYS_brk, start + (1UL << 46)) == start + 5 * PAGE);
 }
 
+static unsigned long large_sum(const char *memory)
+{
+	unsigned long sum = 0;
+	for (unsigned long at = 0; at < 8UL << 20; at += PAGE)
+		sum = sum * 31 + (unsigned char)memory[at] + (unsigned char)memory[at + PAGE - 1];
+	return sum;
+}
+
+CASE(parts_of_large_memory)
+{
+	/* What may be mapped by huge pages is taken apart, inherited, written by both sides and moved. */
+	enum { MIB = 1 << 20 };
+	char *memory = map(8 * MIB, RW, ANON);
+
+	for (unsigned long at = 0; at < 8 * MIB; at += PAGE)
+		memory[at] = memory[at + PAGE - 1] = (char)(at / PAGE * 7);
+	say("sum %lu", large_sum(memory));
+	num("a page loses a right", mprotect(memory + 3 * MIB, PAGE, PROT_READ));
+	touch("store there", memory + 3 * MIB, STORE);
+	touch("store beside it", memory + 3 * MIB + PAGE, STORE);
+	num("all of it loses the right", mprotect(memory, 8 * MIB, PROT_READ));
+	touch("store", memory + 5 * MIB, STORE);
+	num("and has it again", mprotect(memory, 8 * MIB, RW));
+	touch("store again", memory + 5 * MIB, STORE);
+	num("given back", madvise(memory + 5 * MIB, 16 * PAGE, MADV_DONTNEED));
+	say("zero %d, kept %d", memory[5 * MIB + PAGE], memory[5 * MIB + 17 * PAGE]);
+	pid_t child = must(fork());
+	for (unsigned long at = child == 0 ? 0 : PAGE; at < 8 * MIB; at += child == 0 ? PAGE : 64 * PAGE)
+		memory[at] += child == 0 ? 1 : 2;
+	if (child == 0) {
+		say("the child's sum %lu", large_sum(memory));
+		must(munmap(memory + 2 * MIB, 2 * MIB));
+		touch("the child's hole", memory + 3 * MIB, LOAD);
+		_exit(0);
+	}
+	reap(child);
+	say("sum %lu", large_sum(memory));
+	char *moved = must_map(mremap(memory, 8 * MIB, 16 * MIB, MREMAP_MAYMOVE));
+	say("sum when moved %lu", large_sum(moved));
+	touch("behind it", moved + 15 * MIB, STORE);
+	num("a hole", munmap(moved + MIB, 5 * MIB));
+	touch("load from it", moved + 2 * MIB, LOAD);
+	touch("store before it", moved + MIB - 1, STORE);
+	touch("store behind it", moved + 6 * MIB, STORE);
+}
+
 CASE(mincore_residency)
 {
 	unsigned char residency[4];

@@ -329,6 +329,46 @@ impl Drop for Frame {
     }
 }
 
+/// Drops frames. Neighbours that nobody has any more go back together: a huge page as one block.
+#[derive(Default)]
+pub(crate) struct Returns {
+    first: u32,
+    end: u32,
+}
+
+impl Returns {
+    pub fn add(&mut self, frame: Frame) {
+        let pfn = frame.into_raw();
+        // SAFETY: the frame is alive until the count falls to 0.
+        if unsafe { (*meta(pfn)).references.fetch_sub(1, Ordering::AcqRel) } != 1 {
+            return;
+        }
+        if pfn != self.end {
+            give_run(self.first, self.end);
+            self.first = pfn;
+        }
+        self.end = pfn + 1;
+    }
+}
+
+impl Drop for Returns {
+    fn drop(&mut self) {
+        give_run(self.first, self.end);
+    }
+}
+
+fn give_run(mut first: u32, end: u32) {
+    if first == end {
+        return;
+    }
+    let mut pools = POOLS.lock();
+    while first < end {
+        let order = first.trailing_zeros().min((end - first).ilog2()).min(MAX_ORDER as u32);
+        pools.used.give(first, order as usize);
+        first += 1 << order;
+    }
+}
+
 /// Frames of one block, handed out in order; what is not taken goes back.
 pub struct Run {
     next: u32,

@@ -3,13 +3,18 @@
 //! Costs (docs/decisions): storing a leaf entry is cheap, a directory entry is trapped on a paging-based KVM, taking rights away needs
 //! INVLPG by ring 0 on every vCPU that has the space loaded. So upper levels are built once and kept, additions are never flushed,
 //! removals are collected in a [`Flush`] and frames rest in it until the flush is done.
+//!
+//! Where the 512 pages of a leaf table are neighbours, on a 2 MiB boundary, with the same rights, its directory entry maps them itself: one
+//! entry for the hypervisor to shadow instead of 512. The leaf table is kept beside the tree, says the same, and takes its place again before
+//! the first page differs. So all that reads entries knows leaf tables only, and what changes them ends with [`PageTable::settle`].
 
 use crate::cpu;
-use crate::frame::{Frame, Page};
+use crate::frame::{Frame, Page, Returns};
 use crate::phys;
 use crate::sync::SpinLock;
 use crate::tables::{self, Tables};
 use abi::layout;
+use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,6 +23,10 @@ const WRITE: u64 = 2;
 const USER: u64 = 4;
 const ACCESSED: u64 = 1 << 5;
 const DIRTY: u64 = 1 << 6;
+/// A directory entry that leads to a table.
+const TABLE: u64 = PRESENT | WRITE | USER | ACCESSED;
+/// In a directory entry: it maps 2 MiB itself.
+const HUGE: u64 = 1 << 7;
 /// Software: the entry holds a reference to a RAM frame.
 const OWNED: u64 = 1 << 9;
 /// Software: the page is mapped without any access right (PROT_NONE): not present, but owned.
@@ -26,6 +35,9 @@ const PARKED: u64 = 1 << 10;
 const AHEAD: u64 = 1 << 11;
 const NO_EXECUTE: u64 = 1 << 63;
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// What a leaf table maps.
+const BLOCK: u64 = 512 * 4096;
 
 /// Frames that may wait for one flush (their list is heap memory).
 const MOST_RESTING: usize = 16384;
@@ -80,6 +92,13 @@ impl Flush {
             self.everything = true;
         }
     }
+    /// A block was mapped by its directory entry, which was stored to since. A hypervisor that shadows tables sees every such store, and
+    /// has forgotten what it knew.
+    fn stale_block(&mut self, block: u64) {
+        if !cpu::has_shadow_paging() {
+            self.stale(block);
+        }
+    }
     pub fn is_empty(&self) -> bool {
         self.pages.is_empty() && !self.everything
     }
@@ -112,6 +131,8 @@ pub struct PageTable {
     root: alloc::sync::Arc<Root>,
     /// Entries that hold RAM frames, and entries that point to window pages.
     resident: (usize, usize),
+    /// Blocks that are mapped by their directory entry, with the address of their leaf table.
+    huge: BTreeMap<u64, u64>,
 }
 
 /// What a leaf entry says.
@@ -142,6 +163,10 @@ const fn index(address: u64, level: u32) -> usize {
     (address >> (12 + 9 * level)) as usize & 511
 }
 
+const fn block_of(address: u64) -> u64 {
+    address & !(BLOCK - 1)
+}
+
 impl PageTable {
     /// An empty space. `kind`: a number for what will run there; tables of the same kind that are left over are used first. None: out of
     /// memory.
@@ -151,14 +176,14 @@ impl PageTable {
             None => {
                 let frame = tables::take(true)?;
                 // SAFETY: a whole page of our own.
-                unsafe { *phys::pointer::<u64>(frame.address()).add(255) = layout::SHARED_PDPT | PRESENT | WRITE | USER | ACCESSED };
+                unsafe { *phys::pointer::<u64>(frame.address()).add(255) = layout::SHARED_PDPT | TABLE };
                 let mut tables = Tables::default();
                 tables.keep(frame, true);
                 tables
             }
         };
         let root = Root { address: tables.root(), kind, tables: SpinLock::new(tables), loaded: AtomicU64::new(0) };
-        Some(Self { root: alloc::sync::Arc::new(root), resident: (0, 0) })
+        Some(Self { root: alloc::sync::Arc::new(root), resident: (0, 0), huge: BTreeMap::new() })
     }
 
     pub fn root(&self) -> &alloc::sync::Arc<Root> {
@@ -192,13 +217,14 @@ impl PageTable {
             // SAFETY: as above.
             let value = unsafe { entry.read_volatile() };
             table = if value & PRESENT != 0 {
-                phys::pointer(value & ADDRESS)
+                let huge = level == 1 && value & HUGE != 0;
+                phys::pointer(if huge { *self.huge.get(&block_of(address))? } else { value & ADDRESS })
             } else if build {
                 let frame = tables::take(level > 1)?;
                 let next = frame.address();
                 self.root.tables.lock().keep(frame, level > 1);
                 // SAFETY: as above.
-                unsafe { entry.write_volatile(next | PRESENT | WRITE | USER | ACCESSED) };
+                unsafe { entry.write_volatile(next | TABLE) };
                 phys::pointer(next)
             } else {
                 return None;
@@ -206,6 +232,60 @@ impl PageTable {
         }
         // SAFETY: as above.
         Some(unsafe { table.add(index(address, 0)) })
+    }
+
+    /// The directory entry above `address`'s leaf table.
+    fn directory_entry(&self, address: u64) -> Option<*mut u64> {
+        let mut table = phys::pointer::<u64>(self.root.address());
+        for level in (2..=3).rev() {
+            // SAFETY: `table` is one of this space's table pages.
+            let value = unsafe { table.add(index(address, level)).read_volatile() };
+            if value & PRESENT == 0 {
+                return None;
+            }
+            table = phys::pointer(value & ADDRESS);
+        }
+        // SAFETY: as above.
+        Some(unsafe { table.add(index(address, 1)) })
+    }
+
+    /// The directory entry that maps what a leaf table does, if one can.
+    fn huge_entry(leaf: *const u64) -> Option<u64> {
+        // SAFETY: `leaf` is a whole leaf table.
+        let entry = |number: usize| unsafe { leaf.add(number).read_volatile() } & !AHEAD;
+        let first = entry(0);
+        let may = first & PRESENT != 0 && (first & ADDRESS).is_multiple_of(BLOCK);
+        let same = may && (1..512).all(|number| entry(number) == first + number as u64 * 4096);
+        same.then_some(first & !OWNED | HUGE)
+    }
+
+    /// Maps the block around `address` by its directory entry if that can be, else by its leaf table. Both say the same: nothing is flushed.
+    fn settle(&mut self, address: u64) {
+        let block = block_of(address);
+        let (Some(leaf), Some(entry)) = (self.leaf(block, false), self.directory_entry(block)) else { return };
+        let table = phys::address_of(leaf);
+        let value = match Self::huge_entry(leaf) {
+            Some(huge) => {
+                self.huge.insert(block, table);
+                huge
+            }
+            None if self.huge.remove(&block).is_some() => table | TABLE,
+            None => return,
+        };
+        // SAFETY: a directory entry of this space; &mut self is the lock.
+        unsafe { entry.write_volatile(value) };
+    }
+
+    /// The part of `[at, end)` under the next leaf table that exists.
+    fn next_part(&mut self, mut at: u64, end: u64) -> Option<(u64, u64)> {
+        while at < end {
+            if self.leaf(at, false).is_some() {
+                return Some((at, (block_of(at) + BLOCK).min(end)));
+            }
+            // Past the highest absent level.
+            at = self.skip(at);
+        }
+        None
     }
 
     fn encode(page: Page, rights: Rights) -> u64 {
@@ -244,6 +324,9 @@ impl PageTable {
         let new = Self::encode(page, rights);
         // SAFETY: as above.
         unsafe { entry.write_volatile(new) };
+        if self.huge.contains_key(&block_of(address)) {
+            self.settle(address);
+        }
         self.count(old, -1);
         self.count(new, 1);
         if old & PRESENT != 0 {
@@ -319,7 +402,7 @@ impl PageTable {
         let mut address = start;
         let mut mapped = 0;
         while address < end {
-            let stop = ((address | 0x1f_ffff) + 1).min(end);
+            let stop = (block_of(address) + BLOCK).min(end);
             let existing = self.leaf(address, false);
             let new_table = if existing.is_none() { Some(tables::take(false).ok_or(OutOfMemory)?) } else { None };
             let first = match (&existing, &new_table) {
@@ -346,8 +429,16 @@ impl PageTable {
                 self.count(value, 1);
                 mapped += 1;
             }
+            let whole = mapped - before == 512;
             if let Some(frame) = new_table.filter(|_| mapped > before) {
-                self.hang_in(address, frame)?;
+                let huge = if whole { Self::huge_entry(first) } else { None };
+                let table = frame.address();
+                self.hang_in(address, frame, huge.unwrap_or(table | TABLE))?;
+                if huge.is_some() {
+                    self.huge.insert(block_of(address), table);
+                }
+            } else if whole {
+                self.settle(address);
             }
             if ended {
                 break;
@@ -357,8 +448,9 @@ impl PageTable {
         Ok(mapped)
     }
 
-    /// Puts a filled leaf table into the tree. On Err its pages are lost to the space: they are given back.
-    fn hang_in(&mut self, address: u64, leaf: Frame) -> Result<(), OutOfMemory> {
+    /// Puts a filled leaf table into the tree, by this directory entry. On Err its pages are lost to the space: they are given back.
+    fn hang_in(&mut self, address: u64, leaf: Frame, leaf_entry: u64) -> Result<(), OutOfMemory> {
+        let leaf_table = leaf.address();
         let mut table = phys::pointer::<u64>(self.root.address());
         for level in (1..=3).rev() {
             // SAFETY: `table` is one of this space's table pages.
@@ -370,41 +462,31 @@ impl PageTable {
                 continue;
             }
             // The missing levels hang below the leaf's future parent, built from the bottom.
-            let mut child = leaf;
+            let (mut child, mut child_entry) = (leaf, leaf_entry);
             for lower in 1..level {
                 let Some(frame) = tables::take(true) else {
-                    self.discard(&child, lower - 1);
+                    self.discard(leaf_table);
                     return Err(OutOfMemory);
                 };
                 // SAFETY: a whole fresh page of ours.
-                unsafe {
-                    *phys::pointer::<u64>(frame.address()).add(index(address, lower)) = child.address() | PRESENT | WRITE | USER | ACCESSED
-                };
+                unsafe { *phys::pointer::<u64>(frame.address()).add(index(address, lower)) = child_entry };
                 self.root.tables.lock().keep(child, lower > 1);
+                child_entry = frame.address() | TABLE;
                 child = frame;
             }
             // SAFETY: as above.
-            unsafe { entry.write_volatile(child.address() | PRESENT | WRITE | USER | ACCESSED) };
+            unsafe { entry.write_volatile(child_entry) };
             self.root.tables.lock().keep(child, level > 1);
             return Ok(());
         }
         Ok(())
     }
 
-    /// Gives back the pages of a leaf table that could not be hung in (`level` 0; higher ones hold nothing but the leaf below them).
-    fn discard(&mut self, table: &Frame, level: u32) {
-        let mut leaf = table.address();
-        for _ in 0..level {
-            // SAFETY: a table page of ours with one entry.
-            let entries = unsafe { core::slice::from_raw_parts(phys::pointer::<u64>(leaf), 512) };
-            match entries.iter().find(|&&entry| entry & PRESENT != 0) {
-                Some(entry) => leaf = entry & ADDRESS,
-                None => return,
-            }
-        }
+    /// Gives back the pages of a leaf table that could not be hung in.
+    fn discard(&mut self, table: u64) {
         for offset in 0..512 {
             // SAFETY: entries of the leaf table, which no walker has seen.
-            let value = unsafe { *phys::pointer::<u64>(leaf).add(offset) };
+            let value = unsafe { *phys::pointer::<u64>(table).add(offset) };
             self.count(value, -1);
             drop(Self::decode_owned(value));
         }
@@ -420,82 +502,90 @@ impl PageTable {
         flush: &mut Flush,
         mut choose: impl FnMut(u64, &Entry) -> Inherit,
     ) -> Result<(), OutOfMemory> {
-        let mut leaf: (u64, *mut u64) = (u64::MAX, core::ptr::null_mut());
-        let mut failed = false;
-        let mut added = (0, 0);
-        self.each(start, end, |address, entry| {
-            // SAFETY: as in map.
-            let value = unsafe { entry.read_volatile() };
-            let described = Self::describe(value);
-            let choice = choose(address, &described);
-            if choice == Inherit::Skip || failed {
-                return;
-            }
-            let table = address & !0x1f_ffff;
-            if leaf.0 != table {
-                match child.leaf(table, true) {
-                    Some(pointer) => leaf = (table, pointer),
-                    None => {
-                        failed = true;
-                        return;
+        let (mut added, mut result) = ((0, 0), Ok(()));
+        let mut at = start;
+        while let Some((from, stop)) = self.next_part(at, end) {
+            let block = block_of(from);
+            let was_huge = self.huge.contains_key(&block);
+            let mut leaf = None;
+            let (mut failed, mut changed, mut lost) = (false, false, false);
+            self.each(from, stop, |address, entry| {
+                // SAFETY: as in map.
+                let value = unsafe { entry.read_volatile() };
+                let described = Self::describe(value);
+                let choice = choose(address, &described);
+                if choice == Inherit::Skip || failed {
+                    return;
+                }
+                leaf = leaf.or_else(|| child.leaf(block, true));
+                let Some(leaf) = leaf else {
+                    failed = true;
+                    return;
+                };
+                let copy = match choice {
+                    Inherit::Copy(_) => {
+                        let source = Page::Window(described.address);
+                        Frame::copy_of(&source)
+                    }
+                    _ => None,
+                };
+                let (page, child_rights, own_rights) = match (copy, choice) {
+                    (Some(frame), _) => (Page::Ram(frame), described.rights, described.rights),
+                    (None, Inherit::Share(rights) | Inherit::Copy(rights)) if described.ram => {
+                        // SAFETY: borrowed to clone; the entry keeps its reference.
+                        let frame = unsafe { Frame::from_raw((described.address >> 12) as u32) };
+                        let shared = frame.clone();
+                        let _ = frame.into_raw();
+                        (Page::Ram(shared), rights, rights)
+                    }
+                    (None, Inherit::Share(rights) | Inherit::Copy(rights)) => (Page::Window(described.address), rights, rights),
+                    (None, Inherit::Skip) => return,
+                };
+                if matches!(page, Page::Ram(_)) {
+                    added.0 += 1;
+                } else {
+                    added.1 += 1;
+                }
+                let encoded = Self::encode(page, child_rights) | value & AHEAD;
+                // SAFETY: the child's leaf entry; nobody runs in the child yet.
+                unsafe { leaf.add(index(address, 0)).write_volatile(encoded) };
+                if own_rights != described.rights {
+                    // SAFETY: as in map.
+                    unsafe { entry.write_volatile(value & (ADDRESS | OWNED | AHEAD) | own_rights.bits()) };
+                    changed = true;
+                    if described.rights.write && !own_rights.write {
+                        lost = true;
+                        if !was_huge {
+                            flush.stale(address);
+                        }
                     }
                 }
-            }
-            let copy = match choice {
-                Inherit::Copy(_) => {
-                    let source = Page::Window(described.address);
-                    Frame::copy_of(&source)
+            });
+            if was_huge {
+                if changed {
+                    self.settle(block);
                 }
-                _ => None,
-            };
-            let (page, child_rights, own_rights) = match (copy, choice) {
-                (Some(frame), _) => (Page::Ram(frame), described.rights, described.rights),
-                (None, Inherit::Share(rights) | Inherit::Copy(rights)) if described.ram => {
-                    // SAFETY: borrowed to clone; the entry keeps its reference.
-                    let frame = unsafe { Frame::from_raw((described.address >> 12) as u32) };
-                    let shared = frame.clone();
-                    let _ = frame.into_raw();
-                    (Page::Ram(shared), rights, rights)
+                if lost {
+                    flush.stale_block(block);
                 }
-                (None, Inherit::Share(rights) | Inherit::Copy(rights)) => (Page::Window(described.address), rights, rights),
-                (None, Inherit::Skip) => return,
-            };
-            if matches!(page, Page::Ram(_)) {
-                added.0 += 1;
-            } else {
-                added.1 += 1;
+                child.settle(block);
             }
-            let encoded = Self::encode(page, child_rights) | value & AHEAD;
-            // SAFETY: the child's leaf entry; nobody runs in the child yet.
-            unsafe { leaf.1.add(index(address, 0)).write_volatile(encoded) };
-            if own_rights != described.rights {
-                // SAFETY: as in map.
-                unsafe { entry.write_volatile(value & (ADDRESS | OWNED | AHEAD) | own_rights.bits()) };
-                if described.rights.write && !own_rights.write {
-                    flush.stale(address);
-                }
+            if failed {
+                result = Err(OutOfMemory);
+                break;
             }
-        });
+            at = stop;
+        }
         child.resident.0 += added.0;
         child.resident.1 += added.1;
-        if failed {
-            Err(OutOfMemory)
-        } else {
-            Ok(())
-        }
+        result
     }
 
     /// Calls `visit(address, entry)` for every leaf entry in use in `[start, end)`; tables that are absent are skipped whole.
     fn each(&mut self, start: u64, end: u64, mut visit: impl FnMut(u64, *mut u64)) {
-        let mut address = start;
-        while address < end {
-            let Some(first) = self.leaf(address, false) else {
-                // Skip to the next table that can exist, by the highest absent level.
-                address = self.skip(address);
-                continue;
-            };
-            let stop = ((address | 0x1f_ffff) + 1).min(end);
-            let mut entry = first;
+        let mut at = start;
+        while let Some((mut address, stop)) = self.next_part(at, end) {
+            let Some(mut entry) = self.leaf(address, false) else { return };
             while address < stop {
                 // SAFETY: entries of one leaf table, up to its end.
                 unsafe {
@@ -506,6 +596,7 @@ impl PageTable {
                 }
                 address += 4096;
             }
+            at = stop;
         }
     }
 
@@ -531,22 +622,48 @@ impl PageTable {
         });
     }
 
+    /// Whether nothing is mapped in `[start, end)`.
+    pub fn is_vacant(&mut self, start: u64, end: u64) -> bool {
+        let mut vacant = true;
+        self.each(start, end, |_, _| vacant = false);
+        vacant
+    }
+
+    /// Puts 512 pages in place of those from `start` on, which are all there and a leaf table's.
+    pub fn replace(&mut self, start: u64, pages: impl Iterator<Item = Frame>, rights: Rights, flush: &mut Flush) {
+        let mut pages = pages;
+        let was_huge = self.huge.contains_key(&start);
+        let mut gone = 0;
+        self.each(start, start + BLOCK, |_, entry| {
+            let Some(frame) = pages.next() else { return };
+            // SAFETY: as in map.
+            let old = unsafe { entry.read_volatile() };
+            // SAFETY: as in map.
+            unsafe { entry.write_volatile(Self::encode(Page::Ram(frame), rights)) };
+            gone += usize::from(old & OWNED == 0);
+            flush.rest.extend(Self::decode_owned(old));
+        });
+        self.resident = (self.resident.0 + gone, self.resident.1 - gone);
+        self.settle(start);
+        if was_huge {
+            flush.stale_block(start);
+        } else {
+            flush.everything = true;
+        }
+    }
+
     /// Takes pages away; they rest in `flush`. When very many rest there, they are flushed on the way.
     pub fn unmap(&mut self, start: u64, end: u64, flush: &mut Flush) {
         let mut at = start;
-        while at < end {
-            if self.leaf(at, false).is_none() {
-                at = self.skip(at);
-                continue;
-            }
-            let stop = ((at | 0x1f_ffff) + 1).min(end);
+        while let Some((from, stop)) = self.next_part(at, end) {
+            let was_huge = self.huge.contains_key(&block_of(from));
             let mut gone = (0, 0);
-            self.each(at, stop, |address, entry| {
+            self.each(from, stop, |address, entry| {
                 // SAFETY: as in map.
                 let old = unsafe { entry.read_volatile() };
                 // SAFETY: as in map.
                 unsafe { entry.write_volatile(0) };
-                if old & PRESENT != 0 {
+                if old & PRESENT != 0 && !was_huge {
                     flush.stale(address);
                 }
                 if old & OWNED != 0 {
@@ -556,6 +673,10 @@ impl PageTable {
                 }
                 flush.rest.extend(Self::decode_owned(old).filter(|page| matches!(page, Page::Ram(_))));
             });
+            if was_huge {
+                self.settle(from);
+                flush.stale_block(from);
+            }
             self.resident.0 -= gone.0;
             self.resident.1 -= gone.1;
             if flush.rest.len() > MOST_RESTING {
@@ -567,30 +688,49 @@ impl PageTable {
 
     /// Gives every mapped page in the range the rights that `choose(address, entry)` says.
     pub fn protect(&mut self, start: u64, end: u64, flush: &mut Flush, mut choose: impl FnMut(u64, &Entry) -> Rights) {
-        self.each(start, end, |address, entry| {
-            // SAFETY: as in map.
-            let old = unsafe { entry.read_volatile() };
-            let described = Self::describe(old);
-            let before = described.rights;
-            let after = choose(address, &described);
-            if after == before {
-                return;
+        let mut at = start;
+        while let Some((from, stop)) = self.next_part(at, end) {
+            let was_huge = self.huge.contains_key(&block_of(from));
+            let (mut changed, mut lost) = (false, false);
+            self.each(from, stop, |address, entry| {
+                // SAFETY: as in map.
+                let old = unsafe { entry.read_volatile() };
+                let described = Self::describe(old);
+                let before = described.rights;
+                let after = choose(address, &described);
+                if after == before {
+                    return;
+                }
+                // SAFETY: as in map.
+                unsafe { entry.write_volatile(old & (ADDRESS | OWNED | AHEAD) | after.bits()) };
+                changed = true;
+                let loses = (before.read && !after.accessible()) || (before.write && !after.write) || (before.execute && !after.execute);
+                lost |= loses;
+                if loses && !was_huge {
+                    flush.stale(address);
+                }
+            });
+            if changed && (was_huge || stop - from == BLOCK) {
+                self.settle(from);
             }
-            // SAFETY: as in map.
-            unsafe { entry.write_volatile(old & (ADDRESS | OWNED | AHEAD) | after.bits()) };
-            let loses = (before.read && !after.accessible()) || (before.write && !after.write) || (before.execute && !after.execute);
-            if loses {
-                flush.stale(address);
+            if was_huge && lost {
+                flush.stale_block(from);
             }
-        });
+            at = stop;
+        }
     }
 
     /// Moves mapped pages from one range to another (mremap); the target range is empty.
     pub fn relocate(&mut self, from: u64, to: u64, bytes: u64, flush: &mut Flush) -> Result<(), OutOfMemory> {
         let mut moves = Vec::new();
         self.each(from, from + bytes, |address, entry| moves.push((address, entry as u64)));
+        let huge: Vec<u64> = self.huge.range(block_of(from)..from + bytes).map(|(block, _)| *block).collect();
+        let mut result = Ok(());
         for (address, entry) in moves {
-            let target = self.leaf(to + (address - from), true).ok_or(OutOfMemory)?;
+            let Some(target) = self.leaf(to + (address - from), true) else {
+                result = Err(OutOfMemory);
+                break;
+            };
             let entry = entry as *mut u64;
             // SAFETY: both are leaf entries of this space.
             unsafe {
@@ -602,7 +742,10 @@ impl PageTable {
                 }
             }
         }
-        Ok(())
+        for block in huge {
+            self.settle(block);
+        }
+        result
     }
 
     /// Makes the removals effective on every vCPU that has this space loaded, then lets the resting pages go.
@@ -610,7 +753,12 @@ impl PageTable {
         if !flush.is_empty() {
             cpu::flush(&self.root, &flush.pages, flush.everything);
         }
-        drop(flush.rest);
+        let mut returns = Returns::default();
+        for page in flush.rest {
+            if let Page::Ram(frame) = page {
+                returns.add(frame);
+            }
+        }
     }
 }
 
@@ -618,15 +766,25 @@ impl Drop for PageTable {
     fn drop(&mut self) {
         // No vCPU runs a program in this space any more: nothing to flush. A tree that will be used again is emptied.
         let empty = self.root.tables.lock().is_worth_keeping();
-        self.each(0, layout::LIBOS_BASE, |_, entry| {
-            // SAFETY: as in map; the entry's reference is taken once, and nobody reads entries of a tree that goes.
-            unsafe {
-                drop(Self::decode_owned(entry.read_volatile()));
-                if empty {
-                    entry.write_volatile(0);
+        let mut returns = Returns::default();
+        let mut at = 0;
+        while let Some((from, stop)) = self.next_part(at, layout::LIBOS_BASE) {
+            self.each(from, stop, |_, entry| {
+                // SAFETY: as in map; the entry's reference is taken once, and nobody reads entries of a tree that goes.
+                unsafe {
+                    if let Some(Page::Ram(frame)) = Self::decode_owned(entry.read_volatile()) {
+                        returns.add(frame);
+                    }
+                    if empty {
+                        entry.write_volatile(0);
+                    }
                 }
+            });
+            if empty && self.huge.contains_key(&from) {
+                self.settle(from);
             }
-        });
+            at = stop;
+        }
     }
 }
 

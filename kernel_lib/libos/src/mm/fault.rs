@@ -1,7 +1,8 @@
 //! Page faults, and mapping ahead so that there are few of them: on a paging-based KVM a fault costs 25 to 50 us, an entry that is
 //! there already next to nothing.
 //!
-//! - Anonymous memory: a block of pages around the address; a sequential toucher gets twice as many each time.
+//! - Anonymous memory: a huge page (2 MiB) where the mapping has room for one and there is plenty of memory, as Linux's transparent huge
+//!   pages; else a block of pages around the address, and a sequential toucher gets twice as many each time.
 //! - Objects: what the object has at hand around the page. Fetched without the lock; put in under it when the VMA is still the same and
 //!   no page was taken away from any object meanwhile.
 //! - A write to a private page that is shared copies a block; when nobody shares it any more, all of its neighbourhood becomes writable.
@@ -9,7 +10,7 @@
 use super::space::{page_rights, read_only, AddressSpace, Inner, Leftovers};
 use super::vma::{Backing, Flags, Vma, STACK_GAP};
 use super::{copies, reclaim};
-use super::{FaultResult, Pages, PAGE_SIZE};
+use super::{FaultResult, Pages, HUGE_PAGE, PAGE_SIZE};
 use crate::errno::{Errno, EAGAIN, EFAULT, ENOMEM};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -32,7 +33,6 @@ const COPY_AHEAD: u64 = 128;
 /// So many pages are read by a request rather than touched one by one.
 const WORTH_READING: u64 = 3;
 const BLOCK: u64 = AROUND * PAGE_SIZE;
-const TABLE: u64 = 512 * PAGE_SIZE;
 
 /// Raised whenever pages are taken away from an object.
 static INVALIDATIONS: AtomicU64 = AtomicU64::new(0);
@@ -92,7 +92,7 @@ impl Fetch {
 impl AddressSpace {
     /// A program's (or the library OS's) access failed: makes it possible, or says which signal it deserves.
     pub fn fault(&self, access: Access) -> FaultResult {
-        reclaim::prepare(AROUND);
+        reclaim::prepare(AROUND_MOST);
         loop {
             match self.step(access) {
                 Step::End(result) => return result,
@@ -152,6 +152,9 @@ impl AddressSpace {
             inner.table.map(fetch.wanted, page, page_rights(rights), &mut left.flush).map_err(|_| ENOMEM)?;
         }
         let mut short = false;
+        // Copies of a whole huge page become one.
+        let whole = fetch.copy && start.is_multiple_of(HUGE_PAGE) && end - start == HUGE_PAGE;
+        let mut run = if whole { reclaim::try_run((HUGE_PAGE / PAGE_SIZE).ilog2() as usize, false) } else { None };
         let allowed = !shared && !fetch.copy && self.patching.load(Ordering::Relaxed);
         let copies = super::patch::instead_of(inner, &mut left, allowed, &fetch.pages, (start, first, (end - start) / PAGE_SIZE));
         let filled = inner.table.fill(start, end, fetch.wanted, |address| {
@@ -164,7 +167,7 @@ impl AddressSpace {
                     // Read for this program alone.
                     return Some((page.clone(), page_rights(rights)));
                 }
-                let copy = reclaim::try_scratch();
+                let copy = run.as_mut().and_then(Iterator::next).or_else(reclaim::try_scratch);
                 short |= copy.is_none();
                 let copy = copy?;
                 copy.copy_from(page);
@@ -256,7 +259,7 @@ impl AddressSpace {
                 let rights = page_rights(vma.rights);
                 if vma.anonymous() && vma.accessible() {
                     // Many at a time; `wanted` is each of them, so none counts as mapped ahead.
-                    let chunk = stop.min(at + TABLE);
+                    let chunk = stop.min((at & !(HUGE_PAGE - 1)) + HUGE_PAGE);
                     let mut wanted = at;
                     while wanted < chunk && inner.table.entry(wanted).is_some() {
                         wanted += PAGE_SIZE;
@@ -285,7 +288,7 @@ impl AddressSpace {
                     }
                 }
                 at += PAGE_SIZE;
-                if at.is_multiple_of(TABLE) {
+                if at.is_multiple_of(HUGE_PAGE) {
                     break;
                 }
             }
@@ -328,37 +331,78 @@ fn handle(inner: &mut Inner, left: &mut Leftovers, access: Access) -> Step {
     match &vma.backing {
         Backing::Anonymous => anonymous(inner, address),
         Backing::Object(mapping, _) => {
-            let (low, high) = (vma.start, vma.end);
             let copy = access.write && !mapping.shared;
-            let span = if copy { BLOCK } else { OBJECT_AROUND * PAGE_SIZE };
-            let start = (address & !(span - 1)).max(low);
-            let count = ((address & !(span - 1)) + span).min(high) - start;
-            Step::Fetch(Fetch {
+            let (start, end, pages) = if let Some(next) = copy.then(|| next_copies(vma, address)).flatten() {
+                next
+            } else {
+                let span = match huge_page(vma, address) {
+                    _ if copy => BLOCK,
+                    Some(_) => HUGE_PAGE,
+                    None => OBJECT_AROUND * PAGE_SIZE,
+                };
+                let block = address & !(span - 1);
+                (block.max(vma.start), (block + span).min(vma.end), AROUND)
+            };
+            let fetch = Fetch {
                 pages: mapping.pages.clone(),
                 index: vma.index_of(start),
-                count: count / PAGE_SIZE,
+                count: (end - start) / PAGE_SIZE,
                 start,
                 wanted: address,
                 write: mapping.shared && rights.write,
                 private: !mapping.shared,
                 copy,
-            })
+            };
+            if let Some(ahead) = inner.map.find_ahead(address).filter(|_| copy) {
+                *ahead = (end, pages as u16);
+            }
+            Step::Fetch(fetch)
         }
     }
+}
+
+/// Where the huge page around an address begins, if it lies within the mapping.
+fn huge_page(vma: &Vma, address: u64) -> Option<u64> {
+    let start = address & !(HUGE_PAGE - 1);
+    (vma.start <= start && start + HUGE_PAGE <= vma.end).then_some(start)
+}
+
+/// As [`huge_page`], if it is worth its memory for a private mapping.
+fn worth_huge_page(vma: &Vma, address: u64) -> Option<u64> {
+    let small = [Flags::GROWS_DOWN, Flags::STACK, Flags::NO_RESERVE, Flags::RANDOM, Flags::NO_HUGE];
+    huge_page(vma, address).filter(|_| !small.iter().any(|&flag| vma.flags.has(flag)) && reclaim::has_plenty())
+}
+
+/// The pages from `start` on for a sequential toucher who got `pages` the last time: never across the border of a huge page, so that the
+/// next ones may be one.
+fn next_window(vma: &Vma, start: u64, pages: u64, most: u64) -> u64 {
+    let border = (start & !(HUGE_PAGE - 1)) + HUGE_PAGE;
+    (start + (pages * 2).min(most) * PAGE_SIZE).min(border).min(vma.end)
+}
+
+/// What a writer gets next who goes through a private mapping of a file, perhaps not page by page; and the pages to double then.
+fn next_copies(vma: &Vma, address: u64) -> Option<(u64, u64, u64)> {
+    let (expected, pages) = vma.ahead;
+    let follows = pages != 0 && (expected..expected + BLOCK).contains(&address);
+    let most = if reclaim::has_plenty() { AROUND_MOST } else { AROUND };
+    let end = next_window(vma, expected, u64::from(pages), most);
+    (follows && address < end).then_some((expected, end, (u64::from(pages) * 2).min(most)))
 }
 
 /// First touch of anonymous memory.
 fn anonymous(inner: &mut Inner, address: u64) -> Step {
     let Some(vma) = inner.map.find(address) else { return Step::End(FaultResult::Segv(1)) };
     let (low, high, rights, down) = (vma.start, vma.end, page_rights(vma.rights), vma.flags.has(Flags::GROWS_DOWN));
-    let sparse = vma.flags.has(Flags::RANDOM) || vma.flags.has(Flags::NO_RESERVE);
+    let sparse = vma.flags.has(Flags::RANDOM) || vma.flags.has(Flags::NO_RESERVE) && vma.bytes() > HUGE_PAGE;
     // Never more than a small part of what is free.
     let most = AROUND_MOST.min((hal::frame::available() / 64).max(1)).max(1);
     let (expected, pages) = vma.ahead;
     let sequential = address == expected && pages != 0 && !down;
-    let (start, end, pages) = if sequential {
-        let pages = (u64::from(pages) * 2).min(most);
-        (address, (address + pages * PAGE_SIZE).min(high), pages)
+    let huge = worth_huge_page(vma, address).filter(|&start| inner.table.is_vacant(start, start + HUGE_PAGE));
+    let (start, end, pages) = if let Some(start) = huge {
+        (start, start + HUGE_PAGE, AROUND_MOST)
+    } else if sequential {
+        (address, next_window(vma, address, u64::from(pages), most), (u64::from(pages) * 2).min(most))
     } else if sparse {
         (address, (address + 4 * PAGE_SIZE).min(high), 4)
     } else {
@@ -405,7 +449,8 @@ pub(super) fn fill_anonymous(table: &mut PageTable, start: u64, end: u64, wanted
 /// A private page that nobody shares any more, and its neighbours: writable again. No flush: rights are only added.
 fn upgrade(inner: &mut Inner, address: u64) -> Step {
     let Some(vma) = inner.map.find(address) else { return Step::End(FaultResult::Segv(1)) };
-    let (start, end, rights) = ((address & !(TABLE - 1)).max(vma.start), ((address & !(TABLE - 1)) + TABLE).min(vma.end), vma.rights);
+    let (start, end, rights) =
+        ((address & !(HUGE_PAGE - 1)).max(vma.start), ((address & !(HUGE_PAGE - 1)) + HUGE_PAGE).min(vma.end), vma.rights);
     let mut nothing_lost = hal::paging::Flush::new();
     inner.table.protect(
         start,
@@ -423,12 +468,41 @@ fn upgrade(inner: &mut Inner, address: u64) -> Step {
     Step::End(FaultResult::Done)
 }
 
+/// Copies a whole huge page of which every page is there.
+fn copy_huge_page(inner: &mut Inner, left: &mut Leftovers, start: u64, rights: Rights) -> Option<()> {
+    let mut pages = Vec::with_capacity(HUGE_PAGE as usize / PAGE_SIZE as usize);
+    inner.table.scan(start, start + HUGE_PAGE, |_, entry| {
+        if entry.ram {
+            pages.push(Page::Window(entry.address));
+        }
+    });
+    if pages.len() < pages.capacity() {
+        return None;
+    }
+    let copies = reclaim::try_run(pages.len().ilog2() as usize, false)?.zip(&pages).map(|(copy, page)| {
+        copy.copy_from(page);
+        copy
+    });
+    inner.table.replace(start, copies, rights, &mut left.flush);
+    Some(())
+}
+
 /// Copies the shared pages of a block: the wanted one, and RAM pages beside it, more of them each time a sequential writer comes back.
 fn copy_block(inner: &mut Inner, left: &mut Leftovers, address: u64) -> Step {
     let Some(vma) = inner.map.find(address) else { return Step::End(FaultResult::Segv(1)) };
     let (expected, pages) = vma.ahead;
-    let pages = if address == expected && pages != 0 { (u64::from(pages) * 2).min(128) } else { 4 };
-    let (start, end, rights) = (address, (address + pages * PAGE_SIZE).min(vma.end), page_rights(vma.rights));
+    let sequential = address == expected && pages != 0;
+    let (limit, rights) = (vma.end, page_rights(vma.rights));
+    if let Some(start) = worth_huge_page(vma, address).filter(|_| sequential) {
+        if copy_huge_page(inner, left, start, rights).is_some() {
+            if let Some(ahead) = inner.map.find_ahead(address) {
+                ahead.0 = start + HUGE_PAGE;
+            }
+            return Step::End(FaultResult::Done);
+        }
+    }
+    let pages = if sequential { (u64::from(pages) * 2).min(128) } else { 4 };
+    let (start, end) = (address, (address + pages * PAGE_SIZE).min(limit));
     let mut block: Vec<u64> = Vec::new();
     inner.table.scan(start, end, |at, entry| {
         if at == address || (entry.ram && entry.references > 1 && !entry.rights.write) {

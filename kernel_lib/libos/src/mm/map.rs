@@ -4,7 +4,7 @@ use super::fault::{fill_anonymous, worth_copies};
 use super::space::{page_rights, AddressSpace, Inner, Leftovers};
 use super::vma::{self, Backing, Flags, Mapping, Vma, MIN_ADDRESS, STACK_GAP};
 use super::{patch, reclaim};
-use super::{Source, PAGE_SIZE};
+use super::{Source, HUGE_PAGE, PAGE_SIZE};
 use crate::errno::{Errno, EACCES, EAGAIN, EEXIST, EINVAL, ENOMEM, EPERM};
 use crate::process::Task;
 use abi::layout::LIBOS_BASE;
@@ -96,7 +96,13 @@ impl AddressSpace {
         let fixed = matches!(request.place, Place::Fixed(_) | Place::FixedIfFree(_));
         let (start, locked) = self.edit(|inner, left| -> Result<(u64, bool), Errno> {
             let gap = if is_file && !shared && !fixed { FILE_GAP } else { 0 };
-            let start = choose(inner, request.place, bytes, gap)?;
+            // Where huge pages can show it.
+            let begins_block = match &request.source {
+                Source::Anonymous => !request.flags.has(Flags::STACK),
+                Source::Object { offset, .. } => offset.is_multiple_of(HUGE_PAGE),
+            };
+            let align = if bytes >= HUGE_PAGE && begins_block { HUGE_PAGE } else { PAGE_SIZE };
+            let start = choose(inner, request.place, bytes, gap, align)?;
             let end = start + bytes;
             let mut flags = request.flags;
             if let Some(on_fault) = inner.lock_future {
@@ -246,7 +252,7 @@ impl AddressSpace {
 }
 
 /// The address of a new mapping.
-fn choose(inner: &mut Inner, place: Place, bytes: u64, gap: u64) -> Result<u64, Errno> {
+fn choose(inner: &mut Inner, place: Place, bytes: u64, gap: u64, align: u64) -> Result<u64, Errno> {
     let top = inner.layout.mmap_top;
     match place {
         Place::Fixed(address) | Place::FixedIfFree(address) => {
@@ -272,11 +278,7 @@ fn choose(inner: &mut Inner, place: Place, bytes: u64, gap: u64) -> Result<u64, 
             if low {
                 return inner.map.find_room_within(bytes, 0x4000_0000, 1 << 31).ok_or(ENOMEM);
             }
-            inner
-                .map
-                .find_room(bytes, gap, top, PAGE_SIZE)
-                .or_else(|| inner.map.find_room_within(bytes, MIN_ADDRESS, LIBOS_BASE))
-                .ok_or(ENOMEM)
+            inner.map.find_room(bytes, gap, top, align).or_else(|| inner.map.find_room_within(bytes, MIN_ADDRESS, LIBOS_BASE)).ok_or(ENOMEM)
         }
     }
 }

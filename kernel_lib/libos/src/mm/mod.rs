@@ -49,6 +49,8 @@ use hal::frame::Page;
 use hal::paging::Rights;
 
 pub const PAGE_SIZE: u64 = 4096;
+/// What one entry of a page directory maps.
+const HUGE_PAGE: u64 = 512 * PAGE_SIZE;
 
 /// Something whose pages can be mapped: a host file (DAX window pages), a tmpfs file or shared memory (RAM pages).
 #[allow(unused_variables)]

@@ -21,6 +21,8 @@ const RESERVE: u64 = 1024;
 /// Grow ahead of need below this many free pages, when there is room to grow.
 const LOW: u64 = 4096;
 const MIB: u64 = 1 << 20;
+/// Programs get huge pages, which they may use but a little of, as long as so much can be had.
+const PLENTY: u64 = 128 * MIB;
 const STEP_MIN: u64 = 64 * MIB;
 const STEP_MAX: u64 = 512 * MIB;
 /// Blocks given back at once, and the smallest worth it (2^4 pages).
@@ -101,6 +103,11 @@ pub fn used() -> u64 {
 /// Bytes that can still be had.
 pub fn free() -> u64 {
     total().saturating_sub(used())
+}
+
+/// Whether memory may be spent to save time.
+pub fn has_plenty() -> bool {
+    free() >= PLENTY
 }
 
 fn in_use() -> u64 {

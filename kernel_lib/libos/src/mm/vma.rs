@@ -362,7 +362,7 @@ impl VmaMap {
     pub fn find_room_within(&self, bytes: u64, bottom: u64, top: u64) -> Option<u64> {
         let mut ceiling = top;
         for vma in self.vmas.range(..top).rev().map(|(_, vma)| vma) {
-            if let Some(place) = place(vma.end.max(bottom), ceiling, bytes, PAGE_SIZE) {
+            if let Some(place) = place(vma.end.max(bottom), ceiling, bytes, 0, PAGE_SIZE) {
                 return Some(place);
             }
             ceiling = ceiling.min(floor_of(vma));
@@ -370,7 +370,7 @@ impl VmaMap {
                 return None;
             }
         }
-        place(bottom, ceiling, bytes, PAGE_SIZE)
+        place(bottom, ceiling, bytes, 0, PAGE_SIZE)
     }
 
     fn search(&mut self, need: u64, gap: u64, top: u64, bottom: u64, align: u64) -> Option<u64> {
@@ -378,7 +378,7 @@ impl VmaMap {
         let mut largest = self.largest_skipped;
         let mut found = None;
         for vma in self.vmas.range(..top).rev().map(|(_, vma)| vma) {
-            if let Some(start) = place(vma.end.max(bottom), ceiling, need, align) {
+            if let Some(start) = place(vma.end.max(bottom), ceiling, need, gap, align) {
                 found = Some(start);
                 break;
             }
@@ -388,9 +388,9 @@ impl VmaMap {
                 return None;
             }
         }
-        let start = found.or_else(|| place(bottom, ceiling, need, align))?;
+        let start = found.or_else(|| place(bottom, ceiling, need, gap, align))?;
         self.search_from = start;
-        self.largest_skipped = largest;
+        self.largest_skipped = largest.max(ceiling - start - need);
         Some(start + gap)
     }
 }
@@ -404,9 +404,9 @@ fn floor_of(vma: &Vma) -> u64 {
     }
 }
 
-/// The highest aligned start of `bytes` within `[low, high)`.
-fn place(low: u64, high: u64, bytes: u64, align: u64) -> Option<u64> {
-    let start = high.checked_sub(bytes)? & !(align - 1);
+/// The highest start of `bytes` within `[low, high)` whose `gap`th byte is aligned.
+fn place(low: u64, high: u64, bytes: u64, gap: u64, align: u64) -> Option<u64> {
+    let start = ((high.checked_sub(bytes)? + gap) & !(align - 1)).checked_sub(gap)?;
     (start >= low).then_some(start)
 }
 

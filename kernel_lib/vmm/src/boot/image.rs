@@ -90,7 +90,7 @@ fn parse(head: &[u8], ram_end: u64) -> Result<Elf, HostError> {
 }
 
 /// Reads the image into RAM. It could be mapped from the file, and containers would share its pages: but then a paging-based KVM has a trap for
-/// each of them, where a huge page of RAM has one for all (docs/decisions/0012).
+/// each of them, where a huge page of RAM has one for all (docs/decisions/0013).
 pub fn load(memory: &GuestMemory, file: &OwnedFd) -> Result<Loaded, HostError> {
     let mut head = vec![0; PAGE_SIZE as usize];
     let bytes = rustix::io::pread(file, &mut head, 0).during(Kind::Kernel, "cannot read the guest image")?;

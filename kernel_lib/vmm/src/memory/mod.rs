@@ -9,7 +9,7 @@
 //! - the guest may change any byte at any time, so no Rust reference to plain data in guest memory ever exists: copies and atomics only.
 //!
 //! RAM is private anonymous memory, not a memfd: a first touch costs less, and MADV_DONTNEED gives pages back. From the library OS's image
-//! on the host may back it by huge pages (docs/decisions/0012): what lies below is small, sparse, and holds page tables.
+//! on the host may back it by huge pages (docs/decisions/0013): what lies below is small, sparse, and holds page tables.
 
 mod dax;
 mod segments;
