@@ -1,8 +1,8 @@
 //! Page frames: a buddy allocator over lazily backed RAM, with a reference count a frame.
 //!
 //! Two pools: `used` holds frames that the host has backed and whose contents are old; `fresh` holds frames that read as zeros and
-//! cost a host fault when touched first. Allocation prefers `used`. [`release_idle`] moves blocks from `used` to `fresh` after giving
-//! their memory back to the host.
+//! cost a host fault when touched first. Allocation prefers `used`. [`begin_release`] and [`finish_release`] move blocks from `used` to
+//! `fresh` when their memory is given back to the host.
 //!
 //! Lock order: `POOLS` is a leaf; nothing is called under it.
 
@@ -52,12 +52,14 @@ fn meta(pfn: u32) -> *mut Meta {
 struct Pool {
     heads: [u32; MAX_ORDER + 1],
     pages: u64,
+    /// Fewest pages since somebody asked.
+    low: u64,
     tag: u8,
 }
 
 impl Pool {
     const fn new(tag: u8) -> Self {
-        Self { heads: [NONE; MAX_ORDER + 1], pages: 0, tag }
+        Self { heads: [NONE; MAX_ORDER + 1], pages: 0, low: 0, tag }
     }
 
     fn push(&mut self, pfn: u32, order: usize) {
@@ -103,6 +105,7 @@ impl Pool {
         for smaller in (order..found).rev() {
             self.push(pfn + (1 << smaller), smaller);
         }
+        self.low = self.low.min(self.pages);
         Some(pfn)
     }
 
@@ -444,15 +447,28 @@ impl Page {
     }
 }
 
-/// Takes free, host-backed blocks of at least `min_order` out of the pool, at most `most` of them; hand them to
-/// [`finish_release`] once the host has their memory back. (address, order) each.
-pub fn begin_release(min_order: usize, most: usize) -> Vec<(u64, usize)> {
+/// Free pages that the host backs.
+pub fn backed() -> u64 {
+    POOLS.lock().used.pages
+}
+
+/// As [`backed`], the fewest since the last call.
+pub fn backed_all_the_time() -> u64 {
+    let mut pools = POOLS.lock();
+    let used = &mut pools.used;
+    core::mem::replace(&mut used.low, used.pages)
+}
+
+/// Takes free, host-backed blocks of at least `min_order` out of the pool, at most `most` of them with at most `pages` together; hand them
+/// to [`finish_release`] once the host has their memory back. (address, order) each.
+pub fn begin_release(min_order: usize, most: usize, mut pages: u64) -> Vec<(u64, usize)> {
     let mut blocks = Vec::with_capacity(most);
     let mut pools = POOLS.lock();
     for order in (min_order..=MAX_ORDER).rev() {
-        while blocks.len() < most && pools.used.heads[order] != NONE {
+        while blocks.len() < most && pages >= 1 << order && pools.used.heads[order] != NONE {
             let pfn = pools.used.heads[order];
             pools.used.remove(pfn, order);
+            pages -= 1 << order;
             blocks.push((u64::from(pfn) << 12, order));
         }
     }

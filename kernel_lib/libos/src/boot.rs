@@ -4,7 +4,7 @@
 //! start ──▶ control task: mounts, Ready ──Start──▶ PID 1 becomes its program: Started
 //!                │ Exec, Kill, ListProcesses …              │ ends: Exited, then the VM
 //!                ▼
-//!           sleeps until `control_waits`
+//!           sleeps until `control_waits`, gives free memory back to the host
 //! ```
 //! The control task is the library OS's own: it has no program, no memory, and is in no process that anybody sees.
 
@@ -75,9 +75,13 @@ fn control_task(_: usize) -> ! {
     }
     send(&FromGuest::Ready);
     control_waits();
+    let mut release_at = None;
     loop {
-        let _ = CONTROL.wait(crate::wait::Interruptible::No, None, || WAITS.swap(false, Ordering::SeqCst).then_some(()));
+        let _ = CONTROL.wait(crate::wait::Interruptible::No, release_at, || WAITS.swap(false, Ordering::SeqCst).then_some(()));
         control::handle_all();
+        if release_at.is_none_or(|at| hal::time::monotonic() >= at) {
+            release_at = reclaim::release();
+        }
     }
 }
 

@@ -390,6 +390,9 @@ pub fn idle_loop() -> ! {
         }
         crate::fs::host::flush_deferred();
         host_interrupts_wanted();
+        if crate::mm::reclaim::may_release() {
+            crate::boot::control_waits();
+        }
         if hal::host::has_events() || others_want_to_run() {
             continue;
         }

@@ -25,9 +25,13 @@ const MIB: u64 = 1 << 20;
 const PLENTY: u64 = 128 * MIB;
 const STEP_MIN: u64 = 64 * MIB;
 const STEP_MAX: u64 = 512 * MIB;
-/// Blocks given back at once, and the smallest worth it (2^4 pages).
+/// Blocks given back at once, and the smallest: a huge page. A part of one that the host backs so would cost it the huge page, and khugepaged
+/// would fill it up again.
 const RELEASE_BLOCKS: usize = 512;
-const RELEASE_ORDER: usize = 4;
+const RELEASE_ORDER: usize = 9;
+/// Free memory that is not worth giving back, bytes, and how long more of it has to be free, ns.
+const KEPT: u64 = 16 * MIB;
+const RELEASE_PERIOD: u64 = 1_000_000_000;
 /// What there is beside the container's limit and what is in use when the first program starts: the reserve, and as much for what the
 /// library OS needs for programs. The runtime makes the guest's RAM larger than the limit by more than all that.
 const OVERHEAD: u64 = 2 * RESERVE * PAGE_SIZE;
@@ -214,17 +218,43 @@ const fn ram_bytes(end: u64) -> u64 {
     }
 }
 
-/// Gives free memory back to the host. Called when the guest is idle; may sleep. True: there is more to give.
-pub fn release() -> bool {
-    let blocks = frame::begin_release(RELEASE_ORDER, RELEASE_BLOCKS);
-    if blocks.is_empty() {
-        return false;
+/// Pages that are free and backed when somebody has to look; and whether somebody does.
+static LEVEL: AtomicU64 = AtomicU64::new(KEPT / PAGE_SIZE);
+static LOOKED_AFTER: AtomicBool = AtomicBool::new(false);
+
+/// A vCPU has nothing to do. True: [`release`] is to be called. Must not sleep.
+pub fn may_release() -> bool {
+    let backed = frame::backed();
+    let level = LEVEL.fetch_min(backed + KEPT / PAGE_SIZE, Ordering::Relaxed);
+    backed > level && !LOOKED_AFTER.swap(true, Ordering::Relaxed)
+}
+
+/// Gives memory back to the host that was free since the last call, but for [`KEPT`]. When to call it again (monotonic ns), if at all. May sleep.
+pub fn release() -> Option<u64> {
+    if !LOOKED_AFTER.load(Ordering::Relaxed) {
+        return None;
     }
-    let segments: Vec<Segment> = blocks.iter().map(|&(gpa, order)| Segment { gpa, bytes: PAGE_SIZE << order }).collect();
-    let request = Request::new(Op::Memory, 0, [0; 6]).with_flags(memory::RELEASE);
-    let released = host::call(&request, &segments).is_ok();
-    frame::finish_release(&blocks, released);
-    released && blocks.len() == RELEASE_BLOCKS
+    let before = frame::backed();
+    let mut spare = frame::backed_all_the_time().saturating_sub(KEPT / PAGE_SIZE);
+    let idle = spare > 0;
+    loop {
+        let blocks = frame::begin_release(RELEASE_ORDER, RELEASE_BLOCKS, spare);
+        if blocks.is_empty() {
+            break;
+        }
+        spare -= blocks.iter().map(|(_, order)| 1 << order).sum::<u64>();
+        let segments: Vec<Segment> = blocks.iter().map(|&(gpa, order)| Segment { gpa, bytes: PAGE_SIZE << order }).collect();
+        let request = Request::new(Op::Memory, 0, [0; 6]).with_flags(memory::RELEASE);
+        frame::finish_release(&blocks, host::call(&request, &segments).is_ok());
+    }
+    let after = frame::backed();
+    if (idle && after >= before) || after <= KEPT / PAGE_SIZE {
+        // What is left is in pieces, or little.
+        LEVEL.store(after + KEPT / PAGE_SIZE, Ordering::Relaxed);
+        LOOKED_AFTER.store(false, Ordering::Relaxed);
+        return None;
+    }
+    Some(hal::time::monotonic() + RELEASE_PERIOD)
 }
 
 #[cfg(test)]
