@@ -7,15 +7,21 @@ import json
 import os
 import select
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import bundles
+import plans
+from bench import operations
 
 TICKS = os.sysconf("SC_CLK_TCK")
 IDLE_SECONDS = 2.0
 TIMEOUT = 30.0
+USE_AND_FREE = "dd if=/dev/zero of=/dev/null bs=200M count=1 2>/dev/null; echo; exec sleep 1000"
+#: What may be left of it.
+FREED_KIB = 50 << 10
 
 
 def launch(command: list[str], environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
@@ -50,6 +56,9 @@ class Lifecycle:
         self._true, self._sleep = (
             self._bundle(work / name, program) for name, program in (("t", "true"), ("s", "sleep"))
         )
+        self._freed = bundles.busybox_bundle(work / "freed")
+        self._freed.configure(["sh", "-c", USE_AND_FREE])
+        self._ops = bundles.busybox_bundle(work / "ops", [operations.build()])
         self._number = 0
 
     @staticmethod
@@ -86,8 +95,8 @@ class Lifecycle:
             self._do("delete", "--force", identifier)
 
     def rows(self) -> dict[str, Callable[[], float]]:
-        names = ("run", "create", "start", "exec", "state", "kill", "delete", "many", "pss", "idle")
-        return {name: getattr(self, name) for name in names}
+        names = ("run", "boot", "create", "start", "exec", "state", "kill", "delete", "many", "pss", "idle")
+        return {name: getattr(self, name) for name in names} | {"give-back": self.give_back}
 
     def run(self) -> float:
         identifier = self._identifier()
@@ -96,6 +105,32 @@ class Lifecycle:
         except subprocess.SubprocessError:
             self._remove(identifier)
             raise
+
+    def boot(self) -> float:
+        """The VMM alone, from its start to the first instruction of a program that tells the time."""
+        if self._runtime.name != "litebox":
+            raise ValueError("no VMM")
+        folder = bundles.BUILD / "lib/litebox"
+        plan = plans.plan(["/bin/ops", "clock"], folder / "litebox-kernel")
+        with tempfile.TemporaryFile() as file, tempfile.TemporaryFile() as output:
+            file.write(json.dumps(plan).encode())
+            file.seek(0)
+            root = os.open(self._ops.rootfs, os.O_PATH)
+            redirections = f"exec 8<&{file.fileno()} 9<&{root}; exec {folder}/litebox-vmm run --plan 8"
+            start = time.monotonic()
+            try:
+                subprocess.run(
+                    ["sh", "-c", redirections],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    pass_fds=(file.fileno(), root),
+                    timeout=TIMEOUT,
+                    check=True,
+                )
+            finally:
+                os.close(root)
+            output.seek(0)
+            return int(output.read()) / 1e6 - start * 1000
 
     def create(self) -> float:
         identifier = self._identifier()
@@ -157,6 +192,23 @@ class Lifecycle:
         with self._running() as identifier:
             time.sleep(1)
             return sum(pss_kib(process) for process in family(self._process(identifier))) / 1024
+
+    def give_back(self) -> float:
+        identifier = self._identifier()
+        command = self._runtime.command("run", "--bundle", str(self._freed.path), identifier)
+        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+            try:
+                assert process.stdout
+                process.stdout.readline()
+                start = time.perf_counter()
+                container = self._process(identifier)
+                while sum(pss_kib(member) for member in family(container)) > FREED_KIB:
+                    if time.perf_counter() > start + TIMEOUT:
+                        raise subprocess.TimeoutExpired("give-back", TIMEOUT)
+                    time.sleep(0.02)
+                return (time.perf_counter() - start) * 1000
+            finally:
+                self._remove(identifier)
 
     def idle(self) -> float:
         with self._running() as identifier:

@@ -1,7 +1,7 @@
 /*
  * One operation, measured: `ops ROW` prints its cost in nanoseconds (streams: MB/s), the median of several batches, and how
  * often it was done (0: not counted). `ops ROW hold` then waits for the end of its input, so that somebody can look at the
- * counters of what served it.
+ * counters of what served it. `ops clock` prints the monotonic clock.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -429,6 +429,8 @@ int main(int argc, char **argv)
 
 	if (argc < 2 || strcmp(argv[1], "exit") == 0)
 		return 0;
+	if (strcmp(argv[1], "clock") == 0)
+		return printf("%.0f\n", now()) < 0;
 	signal(SIGPIPE, SIG_IGN);
 	while (row < rows + sizeof rows / sizeof *rows && strcmp(row->name, argv[1]) != 0)
 		row++;

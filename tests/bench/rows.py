@@ -87,6 +87,7 @@ OPERATIONS = (
 # Rows of the command line (lifecycle.py).
 LIFECYCLE = (
     Row("run", "run true", "ms", RUNC),
+    Row("boot", "VMM start to first instruction", "ms", Goal("absolute", 5)),
     Row("create", "create", "ms", RUNC),
     Row("start", "start", "ms", RUNC),
     Row("exec", "exec true", "ms", Goal("runsc", 1, Goal("runc", 0.74))),
@@ -95,6 +96,7 @@ LIFECYCLE = (
     Row("delete", "delete --force of a running one", "ms", Goal("runsc", 1, Goal("runc", 0.21))),
     Row("many", "20 at once", "ms", RUNC),
     Row("pss", "idle container, sum of PSS", "MiB", Goal("absolute", 12)),
+    Row("give-back", "200 MiB freed to back with the host", "ms", Goal("absolute", 5000)),
     Row("idle", "idle container, CPU", "%", Goal("absolute", 0.5)),
 )
 

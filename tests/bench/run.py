@@ -28,12 +28,12 @@ from pathlib import Path
 import bundles
 import debian
 from bench import engine as engines
+from bench import operations as ops
 from bench.lifecycle import Lifecycle
 from bench.rows import ENGINE, LIFECYCLE, OPERATIONS, PROGRAMS, Row
 
 HERE = Path(__file__).parent
 COMMON = HERE / "programs/common.sh"
-OPS = bundles.BUILD / "bench/ops"
 SHOWN_COUNTERS = 12
 #: Not counters of work, or counted otherwise already.
 SIZES = ("_bytes", "_total", "_free", "handles", "tasks", "server_threads", "cpu_ns")
@@ -130,9 +130,7 @@ def _why(ended: bundles.Completed) -> str:
 def operations(sides: list[Side], rows: Sequence[Row], rounds: int, budget: Budget, work: Path) -> Table:
     """The rows of ops.c: a container each time, the operation measured inside."""
     table = Table([side.name for side in sides])
-    OPS.parent.mkdir(parents=True, exist_ok=True)
-    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", OPS, HERE / "ops.c"], check=True)
-    bundle = bundles.busybox_bundle(work / "ops", [OPS])
+    bundle = bundles.busybox_bundle(work / "ops", [ops.build()])
     table.header("One operation")
     missed = []
     for index, row in enumerate(rows):

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 import bundles
 import oracle
+import plans
 from hwkvm import machine
 
 Runner = Callable[[str], tuple[bundles.Completed, oracle.Sections]]
@@ -28,59 +29,6 @@ SECONDS = 1000
 pytestmark = pytest.mark.timeout(SECONDS + 300)
 
 
-def plan(program: str) -> dict[str, Any]:
-    """A launch plan (docs/control-protocol.md) without a runtime: descriptor 9 is the root file system."""
-    mask = sum(1 << number for number in (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31))
-    pseudo = [
-        ("/proc", "proc", []),
-        ("/dev", "devtmpfs", ["mode=755", "size=65536k"]),
-        ("/dev/pts", "devpts", ["newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        ("/dev/shm", "tmpfs", ["mode=1777", "size=65536k"]),
-        ("/dev/mqueue", "mqueue", []),
-        ("/sys", "sysfs", []),
-        ("/tmp", "tmpfs", ["mode=1777"]),
-    ]
-    mounts: list[dict[str, Any]] = [
-        {"destination": "/", "kind": "host", "source": "rootfs", "fstype": "rootfs", "handle": 16, "exclusive": True}
-    ]
-    for destination, kind, options in pseudo:
-        fstype = "tmpfs" if kind == "devtmpfs" else kind
-        mounts.append({"destination": destination, "kind": kind, "source": kind, "fstype": fstype, "options": options})
-    limits = [(7, 1024, 4096), (4, 0, 0), (3, 8 << 20, 64 << 20)]
-    return {
-        "version": 1,
-        "kernel": "/lib/litebox-kernel",
-        "vcpus": 1,
-        "memory": 512 << 20,
-        "autostart": True,
-        "descriptors": [
-            {"handle": 16, "fd": 9, "kind": "tree"},
-            *({"handle": fd + 1, "fd": fd, "kind": "stream"} for fd in range(3)),
-        ],
-        "jail": {
-            "namespaces": [{"type": "network"}, {"type": "ipc"}, {"type": "uts"}],
-            "enabled": True,
-            "uid": 0,
-            "gid": 0,
-        },
-        "container": {
-            "id": "test",
-            "hostname": "litebox-test",
-            "mounts": mounts,
-            "process": {
-                "args": [f"/bin/{program}"],
-                "env": [f"{name}={value}" for name, value in bundles.ENVIRONMENT.items()],
-                "cwd": "/work",
-                "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), mask),
-                "rlimits": [{"resource": number, "soft": soft, "hard": hard} for number, soft, hard in limits],
-                "stdio": [1, 2, 3],
-            },
-            "cgroup": "/",
-            "cgroup_version": 2,
-        },
-    }
-
-
 @pytest.fixture(scope="session")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> machine.Ended:
     """The machine, after it ran everything."""
@@ -94,7 +42,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> machine.Ended:
     files = {"bin/litebox-vmm": VMM, "lib/litebox-kernel": KERNEL, "container": bundle.rootfs}
     commands = {}
     for program in PROGRAMS:
-        (work / f"{program}.json").write_text(json.dumps(plan(program)))
+        (work / f"{program}.json").write_text(json.dumps(plans.plan([f"/bin/{program}"], Path("/lib/litebox-kernel"))))
         files[f"plans/{program}.json"] = work / f"{program}.json"
         # The cases need a fresh /work each time; the container's file system is a folder of the machine's tmpfs.
         commands[program] = (
