@@ -12,10 +12,6 @@ import debian
 
 PACKAGES = ("libpython3.11-dev", "libpython3.11-testsuite", "netbase", "python3-distutils")
 MODULES = Path(__file__).with_name("cpython.txt").read_text().split()
-#: What fails in a micro-VM alone, and why.
-DEVIATIONS = {
-    "test_fcntl_64_bit (test.test_fcntl.TestFcntl.test_fcntl_64_bit)": "no directory notification (F_NOTIFY)",
-}
 SECONDS = 800
 #: Of one module, for both runtimes.
 TIMEOUT = 2 * SECONDS + 100
@@ -38,6 +34,5 @@ def test_module(litebox: Path, tmp_path: Path, module: str) -> None:
         code, failed, output = _failures(
             bundles.Runtime("litebox", str(litebox / "litebox"), tmp_path / "litebox"), bundle
         )
-    deviations = {name for name in DEVIATIONS if f"(test.test_{module}." in name}
-    assert failed - expected == deviations, output[-5000:]
-    assert code == expected_code or deviations, output[-5000:]
+    assert not failed - expected, output[-5000:]
+    assert code == expected_code, output[-5000:]

@@ -614,3 +614,31 @@ HELPER(answer)
 	must(write(atoi(argv[0]), "answer", 6));
 	return 0;
 }
+
+CASE(connect_again)
+{
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	socklen_t length = sizeof(address);
+	int closed = must(socket(AF_INET, SOCK_STREAM, 0)), fd = must(socket(AF_INET, SOCK_STREAM, 0));
+	must(bind(closed, (struct sockaddr *)&address, length));
+	must(getsockname(closed, (struct sockaddr *)&address, &length));
+	ok("nobody listens", connect(fd, (struct sockaddr *)&address, length));
+	ok("again", connect(fd, (struct sockaddr *)&address, length));
+	struct sockaddr other = {.sa_family = 47};
+	ok("of another family", connect(fd, &other, sizeof(other)));
+	must(listen(closed, 1));
+	ok("somebody listens", connect(fd, (struct sockaddr *)&address, length));
+}
+
+CASE(unknown_options)
+{
+	int value = 0, tcp = must(socket(AF_INET, SOCK_STREAM, 0)), udp = must(socket(AF_INET, SOCK_DGRAM, 0));
+	socklen_t length = sizeof(value);
+	ok("no such level", getsockopt(tcp, 500, 1, &value, &length));
+	ok("another protocol's", getsockopt(tcp, IPPROTO_UDP, 1, &value, &length));
+	ok("TCP's of UDP", getsockopt(udp, IPPROTO_TCP, 1, &value, &length));
+	ok("no such option of IP", getsockopt(tcp, IPPROTO_IP, -1, &value, &length));
+	ok("nor of TCP", getsockopt(tcp, IPPROTO_TCP, -1, &value, &length));
+	ok("setting a level", setsockopt(tcp, 500, 1, &value, length));
+	ok("setting an option", setsockopt(tcp, IPPROTO_TCP, -1, &value, length));
+}

@@ -143,3 +143,54 @@ CASE(prctl_calls)
 	num("unknown", prctl(123456));
 	num("arch_prctl unknown", syscall(SYS_arch_prctl, 0x9999, 0));
 }
+
+static long ioprio_set(int which, int who, int priority) { return syscall(SYS_ioprio_set, which, who, priority); }
+static long ioprio_get(int which, int who) { return syscall(SYS_ioprio_get, which, who); }
+
+CASE(io_priorities)
+{
+	enum { PROCESS = 1, GROUP, CLASS = 13, BEST_EFFORT = 2, IDLE };
+	num("default", ioprio_get(PROCESS, 0) & 7);
+	ok("best effort", ioprio_set(PROCESS, 0, BEST_EFFORT << CLASS | 6));
+	num("it is stored", ioprio_get(PROCESS, 0));
+	pid_t child = must(fork());
+	if (child == 0) {
+		num("and inherited", ioprio_get(PROCESS, 0));
+		_exit(0);
+	}
+	reap(child);
+	ok("idle", ioprio_set(PROCESS, 0, IDLE << CLASS));
+	num("idle", ioprio_get(PROCESS, 0));
+	ok("no such level", ioprio_set(PROCESS, 0, BEST_EFFORT << CLASS | 8));
+	ok("no such class", ioprio_set(PROCESS, 0, 5 << CLASS));
+	ok("no such kind", ioprio_set(7, 0, BEST_EFFORT << CLASS));
+	ok("nobody", ioprio_get(PROCESS, 4000000));
+}
+
+CASE(timer_slack)
+{
+	num("default", prctl(PR_GET_TIMERSLACK));
+	must(prctl(PR_SET_TIMERSLACK, 70000));
+	pid_t child = must(fork());
+	if (child == 0) {
+		must(prctl(PR_SET_TIMERSLACK, 1));
+		must(prctl(PR_SET_TIMERSLACK, 0));
+		num("0 is what it began with", prctl(PR_GET_TIMERSLACK));
+		_exit(0);
+	}
+	reap(child);
+	must(prctl(PR_SET_TIMERSLACK, 0));
+	num("here too", prctl(PR_GET_TIMERSLACK));
+}
+
+CASE(queued_signals)
+{
+	struct rlimit none = {0, 0};
+	block_signal(SIGRTMIN);
+	block_signal(SIGUSR1);
+	must(setrlimit(RLIMIT_SIGPENDING, &none));
+	ok("sigqueue", sigqueue(getpid(), SIGRTMIN, (union sigval){.sival_int = 1}));
+	ok("tgkill", syscall(SYS_tgkill, getpid(), gettid(), SIGRTMIN));
+	ok("kill", kill(getpid(), SIGRTMIN));
+	ok("a standard signal", syscall(SYS_tgkill, getpid(), gettid(), SIGUSR1));
+}

@@ -235,3 +235,53 @@ CASE(counter_under_a_lock)
 		status("child", reap(children[index]));
 	say("%s", get_file("f"));
 }
+
+/* A circle that closes only when a third process lets go. */
+CASE(late_deadlock)
+{
+	put_file("f", "0123456789");
+	int fd = must(open("f", O_RDWR));
+	struct turn locked = turn_new(), go = turn_new();
+	must(lock(fd, F_SETLK, F_WRLCK, 0, 1));
+	pid_t last = must(fork());
+	if (last == 0) {
+		must(lock(fd, F_SETLK, F_WRLCK, 4, 1));
+		turn_give(locked);
+		turn_take(go);
+		_exit(lock(fd, F_SETLKW, F_WRLCK, 0, 3) == 0 ? 0 : errno);
+	}
+	turn_take(locked);
+	pid_t holder = must(fork());
+	if (holder == 0) {
+		must(lock(fd, F_SETLK, F_WRLCK, 2, 1));
+		turn_give(locked);
+		_exit(lock(fd, F_SETLKW, F_WRLCK, 4, 1) == 0 ? 0 : errno);
+	}
+	turn_take(locked);
+	until_asleep(holder);
+	turn_give(go);
+	nap(50);
+	until_asleep(last);
+	must(lock(fd, F_SETLK, F_UNLCK, 0, 1));
+	int end = reap(last);
+	say("who closes the circle: %s", WIFEXITED(end) && WEXITSTATUS(end) ? error_name(WEXITSTATUS(end)) : "waited");
+	status("the other", reap(holder));
+}
+
+CASE(named_places)
+{
+	put_file("f", "x");
+	int fd = must(open("f", O_PATH));
+	ok("flock of an O_PATH descriptor", flock(fd, LOCK_EX));
+	ok("F_SETLK", lock(fd, F_SETLK, F_RDLCK, 0, 1));
+	ok("fsync", fsync(fd));
+	char bytes[4];
+	ok("read", read(fd, bytes, 4));
+	ok("fchmod", fchmod(fd, 0600));
+	struct stat found;
+	ok("fstat", fstat(fd, &found));
+	ok("dup", dup(fd));
+	ok("F_GETFD", fcntl(fd, F_GETFD));
+	ok("an empty path", open("", O_RDONLY));
+	ok("an empty path from a file", openat(fd, "", O_RDONLY));
+}

@@ -191,3 +191,33 @@ CASE(posix_shared_memory)
 	num("shm_unlink", shm_unlink("/segment"));
 	num("absent", shm_open("/segment", O_RDWR, 0));
 }
+
+CASE(sysv_ids)
+{
+	struct msqid_ds queue;
+	struct shmid_ds segment;
+	struct semid_ds set;
+	int id = must(msgget(IPC_PRIVATE, 0600)), shm = must(shmget(IPC_PRIVATE, 4096, 0600)), sem = must(semget(IPC_PRIVATE, 1, 0600));
+	yes("MSG_STAT takes an id too", msgctl(id, MSG_STAT, &queue) == id);
+	yes("SHM_STAT", shmctl(shm, SHM_STAT, &segment) == shm);
+	yes("SEM_STAT", semctl(sem, 0, SEM_STAT, &set) == sem);
+	must(msgctl(id, IPC_RMID, NULL));
+	ok("after removal", msgctl(id, IPC_STAT, &queue));
+	yes("the slot is used again, under another id", must(msgget(IPC_PRIVATE, 0600)) != id);
+	int key = must(semget(0x1234567, 2, IPC_CREAT | 0600));
+	ok("more than it has", semget(0x1234567, 3, 0600));
+	yes("found by its key", semget(0x1234567, 2, 0600) == key);
+	must(semctl(key, 0, IPC_RMID));
+	ok("gone with it", semget(0x1234567, 2, 0600));
+	ok("attached over nothing", (long)shmat(shm, (void *)16, SHM_RND | SHM_REMAP));
+	must(shmctl(shm, IPC_RMID, NULL));
+	must(semctl(sem, 0, IPC_RMID));
+}
+
+CASE(sysinfo_uptime)
+{
+	struct sysinfo info;
+	must(sysinfo(&info));
+	long shown = atol(get_file("/proc/uptime"));
+	yes("agrees with /proc/uptime", shown - info.uptime <= 1 && info.uptime - shown <= 1);
+}

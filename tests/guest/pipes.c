@@ -278,6 +278,16 @@ CASE(splicing)
 	num("at the end", splice(fds[0], NULL, out, NULL, 5, 0));
 }
 
+CASE(vmsplice_takes_what_fits)
+{
+	static char all[200000] ALIGNED_PAGE;
+	int fds[2];
+	must(pipe(fds));
+	struct iovec vector = {all, sizeof(all)};
+	num("vmsplice", vmsplice(fds[1], &vector, 1, 0));
+	ok("full", vmsplice(fds[1], &vector, 1, SPLICE_F_NONBLOCK));
+}
+
 CASE(sendfile_calls)
 {
 	int fds[2], pair[2];

@@ -333,6 +333,8 @@ pub const IN_MOVE_SELF: u32 = 0x800;
 pub const IN_UNMOUNT: u32 = 0x2000;
 pub const IN_Q_OVERFLOW: u32 = 0x4000;
 pub const IN_IGNORED: u32 = 0x8000;
+/// Not for objects whose last name is gone.
+pub const IN_EXCL_UNLINK: u32 = 0x0400_0000;
 pub const IN_ISDIR: u32 = 0x4000_0000;
 
 pub const DT_UNKNOWN: u8 = 0;

@@ -86,20 +86,21 @@ fn apply(records: &mut Vec<Record>, new: Record, unlock: bool) {
     *records = result;
 }
 
-/// Whether `owner` waiting for `blocker` closes a circle.
-fn deadlocks(owner: usize, blocker: usize) -> bool {
-    let waiting = WAITING.lock();
+/// `owner` is going to wait for `blocker`. EDEADLK: that would close a circle.
+fn enter_waiting(owner: usize, blocker: usize) -> Result<(), Errno> {
+    let mut waiting = WAITING.lock();
     let mut at = blocker;
     for _ in 0..64 {
         if at == owner {
-            return true;
+            return Err(EDEADLK);
         }
         match waiting.get(&at) {
             Some(&next) => at = next,
-            None => return false,
+            None => break,
         }
     }
-    false
+    waiting.insert(owner, blocker);
+    Ok(())
 }
 
 impl FileLocks {
@@ -118,13 +119,14 @@ impl FileLocks {
         self.0.get().map(|state| state.records.lock().clone()).unwrap_or_default()
     }
 
-    fn try_record(&self, wanted: Record) -> Result<(), Owner> {
+    /// Whether it could be taken at once.
+    fn try_record(&self, wanted: Record) -> bool {
         let mut records = self.state().records.lock();
-        if let Some(other) = records.iter().find(|record| record.conflicts(&wanted)) {
-            return Err(other.owner);
+        let free = !records.iter().any(|record| record.conflicts(&wanted));
+        if free {
+            apply(&mut records, wanted, false);
         }
-        apply(&mut records, wanted, false);
-        Ok(())
+        free
     }
 }
 
@@ -140,13 +142,12 @@ pub fn set_record(inode: &Arc<dyn Inode>, kind: i16, wanted: Record, wait: bool)
     }
     let wanted = Record { write: kind == F_WRLCK, ..wanted };
     loop {
-        match locks.try_record(wanted) {
-            Ok(()) => {}
-            Err(_) if !wait => return Err(EAGAIN),
-            Err(holder) => {
-                wait_for_record(locks.state(), &wanted, holder)?;
-                continue;
+        if !locks.try_record(wanted) {
+            if !wait {
+                return Err(EAGAIN);
             }
+            wait_for_record(locks.state(), &wanted)?;
+            continue;
         }
         // Users of the volume outside of this container.
         match inode.host_lock(kind, false, wanted.start, bytes).unwrap_or(Ok(())) {
@@ -173,23 +174,21 @@ fn pause() -> Result<(), Errno> {
     }
 }
 
-fn wait_for_record(state: &State, wanted: &Record, holder: Owner) -> Result<(), Errno> {
-    let waiter = match (wanted.owner, holder) {
-        (Owner::Posix(owner), Owner::Posix(blocker)) => {
-            if deadlocks(owner, blocker) {
-                return Err(EDEADLK);
-            }
-            WAITING.lock().insert(owner, blocker);
-            Some(owner)
-        }
-        _ => None,
+fn wait_for_record(state: &State, wanted: &Record) -> Result<(), Errno> {
+    // Looked at whenever a lock is released: the next one in the way may close a circle.
+    let look = || match (wanted.owner, state.records.lock().iter().find(|record| record.conflicts(wanted))?.owner) {
+        (Owner::Posix(owner), Owner::Posix(blocker)) => Some(enter_waiting(owner, blocker)),
+        _ => Some(Ok(())),
     };
-    let free = || (!state.records.lock().iter().any(|record| record.conflicts(wanted))).then_some(());
-    let outcome = state.released.wait(Interruptible::Yes, None, free);
-    if let Some(owner) = waiter {
+    let outcome = state.released.wait(Interruptible::Yes, None, || match look() {
+        None => Some(Ok(())),
+        Some(Ok(())) => None,
+        Some(Err(errno)) => Some(Err(errno)),
+    });
+    if let Owner::Posix(owner) = wanted.owner {
         WAITING.lock().remove(&owner);
     }
-    outcome.map_err(|errno| if errno == EINTR { ERESTARTSYS } else { errno })
+    outcome.map_err(|errno| if errno == EINTR { ERESTARTSYS } else { errno })?
 }
 
 /// flock(2). `operation` without LOCK_NB.

@@ -66,6 +66,11 @@ pub(crate) fn proc_memory() -> (u64, u64) {
     proc::memory_figures()
 }
 
+/// How long the container has been up, ns: what sysinfo(2) and /proc/uptime say.
+pub(crate) fn container_age() -> u64 {
+    proc::container_age()
+}
+
 /// The CPUs as a list ("0-3").
 pub(crate) fn proc_cpu_list() -> alloc::string::String {
     proc::cpu_list()

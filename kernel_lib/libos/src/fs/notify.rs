@@ -11,8 +11,8 @@ use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use hal::sync::SpinLock;
 use linux_abi::fs::{
-    IN_ACCESS, IN_ATTRIB, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_ISDIR, IN_MODIFY, IN_MOVED_FROM,
-    IN_MOVED_TO, IN_MOVE_SELF, IN_OPEN,
+    IN_ACCESS, IN_ATTRIB, IN_CLOSE_NOWRITE, IN_CLOSE_WRITE, IN_CREATE, IN_DELETE, IN_DELETE_SELF, IN_EXCL_UNLINK, IN_ISDIR, IN_MODIFY,
+    IN_MOVED_FROM, IN_MOVED_TO, IN_MOVE_SELF, IN_OPEN,
 };
 
 /// Receives events. Called with spin locks held: must not sleep.
@@ -94,16 +94,17 @@ impl Watches {
         }
     }
 
+    /// IN_EXCL_UNLINK in `mask`: the object has no name any more.
     pub fn tell(&self, mask: u32, cookie: u32, name: &[u8]) {
         // Told outside of the lock: a watcher may take its own.
         let interested: Vec<_> = {
             let watches = self.list.lock();
-            let wanted = watches.iter().filter(|watch| watch.mask & mask & !IN_ISDIR != 0);
+            let wanted = watches.iter().filter(|watch| watch.mask & mask & !IN_ISDIR != 0 && watch.mask & mask & IN_EXCL_UNLINK == 0);
             wanted.map(|watch| (watch.watcher.clone(), watch.number)).collect()
         };
         for (watcher, number) in interested {
             if let Some(watcher) = watcher.upgrade() {
-                watcher.event(number, mask, cookie, name);
+                watcher.event(number, mask & !IN_EXCL_UNLINK, cookie, name);
             }
         }
     }
@@ -142,7 +143,8 @@ pub fn event(dentry: &Dentry, mask: u32) {
     let mask = with_kind(&**dentry.inode(), mask);
     let (parent, name) = dentry.position();
     if let Some(parent) = parent {
-        parent.inode().state().watches.done(mask, 0, &name);
+        let unlinked = if dentry.is_dead() { IN_EXCL_UNLINK } else { 0 };
+        parent.inode().state().watches.done(mask | unlinked, 0, &name);
     }
     dentry.inode().state().watches.done(mask, 0, b"");
 }

@@ -171,7 +171,7 @@ impl State {
             _ if id == 0 => {}
             THREAD => {
                 if let Some(task) = tree::find_task(id).filter(|task| self.may_signal(&task.credentials())) {
-                    signal::send_to_task(&task, info);
+                    queue(Scope::Thread(&task), info);
                 }
             }
             PROCESS => tree::find_process(id).iter().for_each(|process| self.send_to(process, info)),
@@ -181,13 +181,19 @@ impl State {
 
     fn send_to(&self, process: &Arc<Process>, info: SigInfo) {
         if process.leader().is_some_and(|leader| self.may_signal(&leader.credentials())) {
-            // Whoever reads nothing of its queue loses what does not fit.
-            let _ = signal::queue(Scope::Process(process), info, false);
+            queue(Scope::Process(process), info);
         }
     }
 
     fn may_signal(&self, target: &Credentials) -> bool {
         self.euid == 0 || [target.suid, target.uid].iter().any(|&id| id == self.euid || id == self.uid)
+    }
+}
+
+/// SIGIO alone when the queue of real-time signals is full (fcntl(2), F_SETSIG).
+fn queue(scope: Scope<'_>, info: SigInfo) {
+    if signal::queue(scope, info, false).is_err() {
+        let _ = signal::queue(scope, SigInfo::new(SIGIO, SI_KERNEL), false);
     }
 }
 

@@ -17,7 +17,7 @@ use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use core::any::Any;
 use hal::sync::SpinLock;
-use linux_abi::fs::{IN_IGNORED, IN_Q_OVERFLOW};
+use linux_abi::fs::{IN_EXCL_UNLINK, IN_IGNORED, IN_Q_OVERFLOW};
 
 pub const IN_ONESHOT: u32 = 0x8000_0000;
 pub const IN_MASK_CREATE: u32 = 0x1000_0000;
@@ -115,7 +115,7 @@ impl Inotify {
             }
         };
         drop(state);
-        dentry.inode().state().watches.set(&watcher, number, mask & IN_ALL_EVENTS);
+        dentry.inode().state().watches.set(&watcher, number, mask & (IN_ALL_EVENTS | IN_EXCL_UNLINK));
         Ok(number)
     }
 
@@ -223,6 +223,16 @@ impl FileOps for Inotify {
             }
         }
         self.sweep();
+    }
+
+    fn details(&self, _file: &OpenFile) -> String {
+        let watches: Vec<_> =
+            self.state.lock().watches.iter().map(|(&number, watched)| (number, watched.dentry.clone(), watched.mask)).collect();
+        let line = |(number, dentry, mask): &(i32, Arc<Dentry>, u32)| {
+            let stat = dentry.inode().stat().unwrap_or_default();
+            alloc::format!("inotify wd:{number:x} ino:{:x} sdev:{:x} mask:{mask:x} ignored_mask:0\n", stat.ino, stat.dev)
+        };
+        watches.iter().map(line).collect()
     }
 
     fn describe(&self, _file: &OpenFile) -> String {

@@ -1,5 +1,6 @@
 //! Pipes, FIFOs, eventfd and other files that live in the library OS alone.
 
+pub mod aio;
 pub mod epoll;
 pub mod eventfd;
 pub mod fifo;

@@ -223,6 +223,7 @@ pub fn attach(task: &Task, space: &AddressSpace, id: i32, address: u64, flags: u
         0 if flags & SHM_REMAP != 0 => return Err(EINVAL),
         0 => Place::Anywhere(0),
         address if address % PAGE_SIZE != 0 && flags & SHM_RND == 0 => return Err(EINVAL),
+        address if address < PAGE_SIZE && flags & SHM_REMAP != 0 => return Err(EINVAL),
         address if flags & SHM_REMAP != 0 => Place::Fixed(address & !(PAGE_SIZE - 1)),
         address => Place::FixedIfFree(address & !(PAGE_SIZE - 1)),
     };

@@ -234,6 +234,7 @@ fn reset_process(task: &Arc<Task>, name: &[u8], secure: bool) {
     process.signals.unshare_actions();
     *task.signals.alt_stack.lock() = AltStack::default();
     process.timers.clear_posix();
+    process.aio.clear();
     let files = task.files();
     if Arc::strong_count(&files) > 2 {
         drop(task.set_files(Some(files.duplicate())));

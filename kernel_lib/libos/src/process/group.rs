@@ -59,6 +59,8 @@ pub struct Process {
     pub executable: SpinLock<(Option<Location>, String, Option<Arc<Executing>>)>,
     pub times: ProcessTimes,
     pub timers: ProcessTimers,
+    /// io_setup(2).
+    pub aio: crate::ipc::aio::Contexts,
     /// The control message's token, for a process that was started from outside (its end is reported there, not to a parent); else 0.
     pub exec_token: AtomicU32,
     /// One of its threads is in execve and ends the others.
@@ -92,6 +94,7 @@ impl Process {
             thread_gone: WaitQueue::new(),
             subreaper: AtomicBool::new(false),
             executed: AtomicBool::new(false),
+            aio: Default::default(),
             membarrier: AtomicU32::new(0),
             dumpable: AtomicU32::new(1),
             oom_score_adj: AtomicI32::new(0),

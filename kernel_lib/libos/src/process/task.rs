@@ -91,6 +91,8 @@ pub struct Scheduling {
     pub policy: AtomicI32,
     pub nice: AtomicI32,
     pub priority: AtomicI32,
+    /// ioprio_set(2): class << 13 | level.
+    pub io_priority: AtomicI32,
 }
 
 impl Scheduling {
@@ -101,6 +103,7 @@ impl Scheduling {
             self.policy.store(policy, Ordering::Relaxed);
             self.priority.store(from.priority.load(Ordering::Relaxed), Ordering::Relaxed);
             self.nice.store(nice, Ordering::Relaxed);
+            self.io_priority.store(from.io_priority.load(Ordering::Relaxed), Ordering::Relaxed);
         } else {
             self.nice.store(nice.max(0), Ordering::Relaxed);
         }

@@ -7,7 +7,7 @@ use crate::sched;
 use alloc::sync::Arc;
 use linux_abi::capability::CAP_KILL;
 use linux_abi::resource::RLIMIT_SIGPENDING;
-use linux_abi::signal::{SigAction, SigInfo, SIGCONT, SIGKILL, SIGRTMIN, SIG_DFL, SIG_IGN, SI_TKILL, SI_USER};
+use linux_abi::signal::{SigAction, SigInfo, SIGCONT, SIGKILL, SIGRTMIN, SIG_DFL, SIG_IGN, SI_TIMER, SI_USER};
 
 /// To whom a signal goes.
 #[derive(Clone, Copy)]
@@ -78,8 +78,9 @@ pub fn queue(scope: Scope<'_>, info: SigInfo, outside: bool) -> Result<(), Errno
             Scope::Process(_) => shared.queue.len(),
             Scope::Thread(task) => task.signals.with_queue(|queue| queue.len()),
         };
-        let keep = (held as u64) < process.limits.lock()[RLIMIT_SIGPENDING].0 || info.code > SI_USER || signal < SIGRTMIN;
-        if !keep && info.code != SI_USER && info.code != SI_TKILL {
+        // A timer has had its place in the queue since it was made.
+        let keep = (held as u64) < process.limits.lock()[RLIMIT_SIGPENDING].0 || info.code == SI_TIMER || signal < SIGRTMIN;
+        if !keep && info.code != SI_USER {
             return Err(EAGAIN);
         }
         match scope {
@@ -181,7 +182,7 @@ pub fn take(task: &Arc<Task>, wanted: SigSet) -> Option<SigInfo> {
         info = task.process.signals.with_shared(|shared| shared.queue.take(wanted));
     }
     let mut info = info?;
-    if info.code == linux_abi::signal::SI_TIMER {
+    if info.code == SI_TIMER {
         crate::time::timer_signal_taken(&task.process, &mut info);
     }
     Some(info)

@@ -2,6 +2,7 @@
 //!
 //! Each family file has a `CALLS` array; [`TABLE`] is put together from them at compile time. `docs/compatibility.md` is generated from it.
 
+mod aio;
 mod attributes;
 mod control;
 mod credentials;
@@ -98,6 +99,7 @@ pub const fn refused(number: usize, name: &'static str, handler: Handler, missin
 /// Every family's calls. One line a family.
 #[rustfmt::skip]
 const FAMILIES: &[&[Entry]] = &[
+    aio::CALLS,
     attributes::CALLS,
     descriptor::CALLS,
     directory::CALLS,

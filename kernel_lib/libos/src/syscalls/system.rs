@@ -86,7 +86,7 @@ fn set_name(call: &Call<'_>, set: fn(&[u8])) -> SysResult {
 /// sysinfo(2).
 fn sys_sysinfo(call: &mut Call<'_>) -> SysResult {
     let info = Sysinfo {
-        uptime: (hal::time::monotonic() / 1_000_000_000) as i64,
+        uptime: crate::fs::container_age().div_ceil(1_000_000_000) as i64,
         totalram: reclaim::total(),
         freeram: reclaim::free(),
         procs: tree::count().min(u32::from(u16::MAX)) as u16,

@@ -9,7 +9,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::user;
-use linux_abi::capability::CAP_SYS_NICE;
+use linux_abi::capability::{CAP_SYS_ADMIN, CAP_SYS_NICE};
 use linux_abi::process::{
     SchedAttr, ARCH_GET_CPUID, ARCH_GET_FS, ARCH_GET_GS, ARCH_GET_XCOMP_PERM, ARCH_GET_XCOMP_SUPP, ARCH_REQ_XCOMP_PERM, ARCH_SET_CPUID,
     ARCH_SET_FS, ARCH_SET_GS, CLONE_FILES, CLONE_FS, CLONE_NEWTIME, CLONE_NEW_ANY, CLONE_SIGHAND, CLONE_SYSVSEM, CLONE_THREAD, CLONE_VM,
@@ -36,8 +36,8 @@ pub const CALLS: &[Entry] = &[
     full(203, "sched_setaffinity", sys_sched_setaffinity),
     full(204, "sched_getaffinity", sys_sched_getaffinity),
     full(218, "set_tid_address", sys_set_tid_address),
-    partial(251, "ioprio_set", |call| if call.int(2) >> 13 > 3 { Err(EINVAL) } else { Ok(0) }, "no effect"),
-    partial(252, "ioprio_get", |_| Ok(4), "always the default"),
+    partial(251, "ioprio_set", sys_ioprio_set, "stored"),
+    full(252, "ioprio_get", sys_ioprio_get),
     partial(272, "unshare", sys_unshare, "new namespaces"),
     full(273, "set_robust_list", sys_set_robust_list),
     full(274, "get_robust_list", sys_get_robust_list),
@@ -48,6 +48,10 @@ pub const CALLS: &[Entry] = &[
     full(324, "membarrier", sys_membarrier),
     full(334, "rseq", sys_rseq),
 ];
+
+const IOPRIO_CLASS_NONE: i32 = 0;
+const IOPRIO_CLASS_RT: i32 = 1;
+const IOPRIO_CLASS_IDLE: i32 = 3;
 
 /// A thread by id; 0: the caller.
 fn task_of(call: &Call<'_>, tid: i32) -> Result<Arc<Task>, Errno> {
@@ -351,11 +355,15 @@ fn sys_sched_getattr(call: &mut Call<'_>) -> SysResult {
 
 /// Threads that getpriority(2) and setpriority(2) mean.
 fn chosen(call: &Call<'_>) -> Result<Vec<Arc<Task>>, Errno> {
+    chosen_by(call, call.int(0))
+}
+
+fn chosen_by(call: &Call<'_>, kind: i32) -> Result<Vec<Arc<Task>>, Errno> {
     const PRIO_PROCESS: i32 = 0;
     const PRIO_PGRP: i32 = 1;
     const PRIO_USER: i32 = 2;
     let id = call.uint(1);
-    let found: Vec<Arc<Task>> = match call.int(0) {
+    let found: Vec<Arc<Task>> = match kind {
         PRIO_PROCESS => task_of(call, id as i32).map_err(|_| ESRCH).map(|task| alloc::vec![task])?,
         PRIO_PGRP => {
             let group = if id == 0 { call.task.process.group() } else { id };
@@ -400,6 +408,30 @@ fn sys_setpriority(call: &mut Call<'_>) -> SysResult {
         }
     }
     result
+}
+
+/// ioprio_set(2): the kinds of target count from 1, otherwise as those of setpriority(2).
+fn sys_ioprio_set(call: &mut Call<'_>) -> SysResult {
+    let wanted = call.int(2);
+    // Between class and level are hints, which mean nothing here.
+    let (class, level) = (wanted >> 13, wanted & 7);
+    match class {
+        IOPRIO_CLASS_RT if !call.task.capable(CAP_SYS_NICE) && !call.task.capable(CAP_SYS_ADMIN) => return Err(EPERM),
+        IOPRIO_CLASS_NONE if level != 0 => return Err(EINVAL),
+        IOPRIO_CLASS_NONE..=IOPRIO_CLASS_IDLE => {}
+        _ => return Err(EINVAL),
+    }
+    for task in chosen_by(call, call.int(0).wrapping_sub(1))? {
+        may_change(call, &task)?;
+        task.scheduling.io_priority.store(wanted, Ordering::Relaxed);
+    }
+    Ok(0)
+}
+
+/// ioprio_get(2): the best of all.
+fn sys_ioprio_get(call: &mut Call<'_>) -> SysResult {
+    let targets = chosen_by(call, call.int(0).wrapping_sub(1))?;
+    Ok(targets.iter().map(|task| task.scheduling.io_priority.load(Ordering::Relaxed)).min().unwrap_or(0) as usize)
 }
 
 /// membarrier(2).

@@ -1,7 +1,7 @@
 //! Clocks, sleeping, interval timers and POSIX timers.
 
 use super::{full, partial, refused, Call, Entry};
-use crate::errno::{Errno, EINVAL, EPERM};
+use crate::errno::{Errno, EINVAL, EOPNOTSUPP, EPERM};
 use crate::process::tree;
 use crate::time::interval::{Notify, Timer};
 use crate::time::{nanosleep, Clock};
@@ -11,7 +11,8 @@ use hal::user;
 use linux_abi::signal::SIGALRM;
 use linux_abi::time::{
     Itimerspec, Itimerval, Sigevent, Timespec, Timeval, Timex, CLOCK_MONOTONIC, CLOCK_MONOTONIC_COARSE, CLOCK_REALTIME,
-    CLOCK_REALTIME_COARSE, NS_PER_SEC, SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID, STA_UNSYNC, TIMER_ABSTIME, TIME_ERROR,
+    CLOCK_REALTIME_COARSE, CLOCK_THREAD_CPUTIME_ID, NS_PER_SEC, SIGEV_NONE, SIGEV_SIGNAL, SIGEV_THREAD, SIGEV_THREAD_ID, STA_UNSYNC,
+    TIMER_ABSTIME, TIME_ERROR,
 };
 
 pub const CALLS: &[Entry] = &[
@@ -119,6 +120,9 @@ fn sys_clock_nanosleep(call: &mut Call<'_>) -> SysResult {
     let (id, absolute) = (call.int(0), call.int(1) & TIMER_ABSTIME != 0);
     let clock = Clock::of(call.task, id)?;
     Clock::may_have_timers(id)?;
+    if id == CLOCK_THREAD_CPUTIME_ID {
+        return Err(EOPNOTSUPP);
+    }
     let ns = user::read::<Timespec>(call.args[2])?.to_ns().ok_or(EINVAL)?;
     if absolute {
         return nanosleep(call.task, clock, ns, None);
@@ -211,6 +215,9 @@ fn timer_value((left, interval): (u64, u64)) -> Itimerspec {
 
 /// timer_settime(2).
 fn sys_timer_settime(call: &mut Call<'_>) -> SysResult {
+    if call.args[2] == 0 {
+        return Err(EINVAL);
+    }
     let new: Itimerspec = user::read(call.args[2])?;
     let (value, interval) = (new.value.to_ns().ok_or(EINVAL)?, new.interval.to_ns().ok_or(EINVAL)?);
     let timer = call.task.process.timers.posix(call.int(0))?;

@@ -310,7 +310,9 @@ fn vmsplice(call: &mut Call<'_>) -> SysResult {
     let mut buffer = vectors(call.args[1], call.args[2])?;
     let nonblocking = call.uint(3) & SPLICE_F_NONBLOCK != 0 || file.nonblocking();
     if file.writable() {
-        end.pipe.write(nonblocking, false, &mut buffer)
+        // It waits for some room, and takes what fits then.
+        wait_for(&file, Events::OUT, nonblocking)?;
+        end.pipe.write(true, false, &mut buffer)
     } else {
         end.pipe.read(nonblocking, &mut buffer)
     }

@@ -67,7 +67,7 @@ impl Host {
     fn option(&self, request: &Request, verb: u16) -> Answer {
         let [level, option, buffer, bytes, ..] = request.args;
         let handle = self.socket_handle(request.handle)?;
-        let (level, option) = (i32::try_from(level).map_err(|_| Errno::INVAL)?, i32::try_from(option).map_err(|_| Errno::INVAL)?);
+        let (level, option) = (level as i32, option as i32);
         if !allowed(level, option) {
             return Err(Errno::NOPROTOOPT);
         }

@@ -19,7 +19,7 @@ mod report;
 pub mod sysctl;
 mod system;
 
-pub use system::{cpu_list, memory as memory_figures};
+pub use system::{container_age, cpu_list, memory as memory_figures};
 
 use super::inode::FileSystem;
 use super::synthetic::{next_ino, Directory, Name, Node, SyntheticFs};

@@ -163,7 +163,8 @@ fn boot_seconds() -> u64 {
 }
 
 /// ns since PID 1 was started.
-fn container_age() -> u64 {
+/// ns since PID 1 was started.
+pub fn container_age() -> u64 {
     tree::find_process(1).map_or(0, |init| hal::time::monotonic().saturating_sub(init.times.start))
 }
 

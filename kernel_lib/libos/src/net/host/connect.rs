@@ -3,7 +3,7 @@
 use super::address::Endpoint;
 use super::local::{self, LocalEnd};
 use super::{request, HostSocket, NO_HANDLE};
-use crate::errno::{Errno, EAGAIN, EALREADY, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EOPNOTSUPP, EPIPE, ETIMEDOUT};
+use crate::errno::{Errno, EAGAIN, EALREADY, ECONNRESET, EINPROGRESS, EINVAL, EISCONN, ENOTCONN, EOPNOTSUPP, EPIPE};
 use crate::fs::Events;
 use crate::host;
 use crate::io::IoBuffer;
@@ -107,6 +107,9 @@ impl LocalEnd {
     }
 }
 
+/// A sockaddr of AF_UNSPEC: connecting to it ends a connection.
+const UNSPECIFIED: [u8; 16] = [0; 16];
+
 impl HostSocket {
     pub(super) fn start_listening(&self, backlog: i32) -> Result<(), Errno> {
         if self.local().is_some() {
@@ -149,11 +152,13 @@ impl HostSocket {
         self.watch(handle);
         self.wait_for(handle, Events::OUT, &wait, deadline).map_err(|error| if error == EAGAIN { EINPROGRESS } else { error })?;
         let error = request::option(handle, SOL_SOCKET, SO_ERROR, &[0; 4])?;
-        match crate::net::options::int(&error)? {
-            0 => Ok(()),
-            110 => Err(ETIMEDOUT),
-            error => Err(Errno(error)),
+        let error = crate::net::options::int(&error)?;
+        if error == 0 {
+            return Ok(());
         }
+        // The host takes the attempt for one that is under way until it is told again: to a program that waited it is over.
+        let _ = request::connect(handle, &UNSPECIFIED);
+        Err(Errno(error))
     }
 
     /// Connects to a listener of this guest, if there is one at the address: whether it did.

@@ -2,17 +2,20 @@
 //! list of what it lets through.
 
 use super::{request, Early, HostSocket};
-use crate::errno::{Errno, EINVAL};
+use crate::errno::{Errno, EINVAL, EOPNOTSUPP};
 use crate::net::message::Ucred;
 use crate::net::options::{
     int, SOL_SOCKET, SO_ACCEPTCONN, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_OOBINLINE, SO_PEERCRED, SO_PROTOCOL, SO_RCVBUF, SO_SNDBUF, SO_TYPE,
 };
-use crate::net::socket::AF_NETLINK;
+use crate::net::socket::{AF_INET, AF_NETLINK, SOCK_DGRAM, SOCK_STREAM};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use zerocopy::IntoBytes;
 
+const IPPROTO_IP: i32 = 0;
 const IPPROTO_TCP: i32 = 6;
+const IPPROTO_UDP: i32 = 17;
+const SOL_RAW: i32 = 255;
 const TCP_INFO: i32 = 11;
 const TCP_ESTABLISHED: u8 = 1;
 /// Options that are always settable, so that a socket without a host socket need not make one to find out: SO_REUSEADDR, SO_KEEPALIVE,
@@ -78,6 +81,9 @@ impl HostSocket {
         if given.is_empty() {
             return Err(EINVAL);
         }
+        if self.domain == AF_INET && ![SOL_SOCKET, IPPROTO_IP, self.own_level()].contains(&level) {
+            return Err(EOPNOTSUPP);
+        }
         let mut value = request::option(self.handle()?, level, name, given)?;
         if (level, name) == (IPPROTO_TCP, TCP_INFO) && self.local().is_some() {
             // The host's socket behind a connection inside the guest is not connected.
@@ -86,6 +92,15 @@ impl HostSocket {
             }
         }
         Ok(value)
+    }
+
+    /// The level of the protocol's own options.
+    fn own_level(&self) -> i32 {
+        match self.kind {
+            SOCK_STREAM => IPPROTO_TCP,
+            SOCK_DGRAM => IPPROTO_UDP,
+            _ => SOL_RAW,
+        }
     }
 
     /// SO_ERROR, as far as the library OS knows it; None: the host does.
