@@ -16,6 +16,8 @@ GUEST = bundles.REPOSITORY / "tests/guest"
 CASE = re.compile(r"^CASE\((\w+)\)", re.MULTILINE)
 DYNAMIC = re.compile(r"^DYNAMIC = (.*)$", re.MULTILINE)
 VOLUME = "/volume"
+#: A volume with a file `f` that can only be read.
+READONLY = "/readonly"
 # Programs that run once more in another folder: besides the root file system on the tmpfs of /tmp and on a volume of the host.
 ELSEWHERE = {
     f"{name}.{kind}": (name, folder)
@@ -86,8 +88,14 @@ def runner(
         bundle = bundles.busybox_bundle(folder(), [programs / name])
         volume = bundle.path / "volume"
         volume.mkdir()
-        mount = {"destination": VOLUME, "type": "bind", "source": str(volume), "options": ["rbind"]}
-        bundle.configure([f"/bin/{name}", *selected], cwd=cwd, mounts=[mount])
+        readonly = bundle.path / "readonly"
+        readonly.mkdir()
+        (readonly / "f").write_text("content")
+        mounts = [
+            {"destination": VOLUME, "type": "bind", "source": str(volume), "options": ["rbind"]},
+            {"destination": READONLY, "type": "bind", "source": str(readonly), "options": ["rbind", "ro"]},
+        ]
+        bundle.configure([f"/bin/{name}", *selected], cwd=cwd, mounts=mounts)
         completed = side.run(bundle, timeout=PROGRAM_SECONDS)
         return completed, sections(completed.stdout)
 

@@ -285,3 +285,13 @@ CASE(named_places)
 	ok("an empty path", open("", O_RDONLY));
 	ok("an empty path from a file", openat(fd, "", O_RDONLY));
 }
+
+CASE(locks_on_a_volume_that_can_only_be_read)
+{
+	int fd = must(open("/readonly/f", O_RDONLY));
+	ok("flock, shared", flock(fd, LOCK_SH | LOCK_NB));
+	ok("exclusive", flock(fd, LOCK_EX | LOCK_NB));
+	ok("unlock", flock(fd, LOCK_UN));
+	ok("a read lock", lock(fd, F_SETLK, F_RDLCK, 0, 1));
+	ok("a write lock", lock(fd, F_SETLK, F_WRLCK, 0, 1));
+}

@@ -374,7 +374,8 @@ impl Inode for HostInode {
             return None;
         }
         let flags = if flock { 0 } else { 2 };
-        let write = self.kind == S_IFREG && kind == linux_abi::fs::F_WRLCK;
+        // A record lock needs what it locks for; flock(2) takes any descriptor.
+        let write = !flock && self.kind == S_IFREG && kind == linux_abi::fs::F_WRLCK;
         let answer = self.handle(write).and_then(|handle| {
             let args = [kind as u64, start, bytes, 0, 0, 0];
             request::plain(Op::Lock, flags, handle.number(), args)
