@@ -77,6 +77,8 @@ CASE(aio_order)
 	struct timespec short_time = {.tv_nsec = 20000000};
 	num("no more", events(context, 1, 4, found, &short_time));
 	num("none wanted", events(context, 0, 4, found, NULL));
+	num("with a mask", syscall(SYS_io_pgetevents, context, 0, 4, found, NULL, NULL));
+	num("of a wrong context", syscall(SYS_io_pgetevents, context + 1, 0, 4, found, NULL, NULL));
 	say("%s", get_file("f"));
 }
 
