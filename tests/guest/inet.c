@@ -536,6 +536,42 @@ CASE(interfaces)
 	strcpy(request.ifr_name, "absent0");
 	num("absent", ioctl(fd, SIOCGIFFLAGS, &request));
 	helper_addresses(0, NULL);
+	char link[PATH_MAX] = "";
+	must(readlink("/sys/class/net/lo", link, sizeof link - 1));
+	say("%s", link);
+	for (const char *const *at = (const char *[]){"address", "flags", "ifindex", "mtu", "operstate", "type", NULL}; *at; at++) {
+		char path[64];
+		snprintf(path, sizeof path, "/sys/class/net/lo/%s", *at);
+		say("%s %s", *at, get_file(path));
+	}
+	ok("absent", access("/sys/class/net/absent0", F_OK));
+}
+
+/* The inode number that a table of sockets has for a local port; 0 when it has none. */
+static ino_t number_of_port(const char *table, int port)
+{
+	for (char *line = strtok(get_file(table), "\n"); line; line = strtok(NULL, "\n")) {
+		unsigned local;
+		unsigned long number;
+		if (sscanf(line, "%*d: %*[0-9A-F]:%x %*s %*s %*s %*s %*s %*d %*d %lu", &local, &number) == 2 && (int)local == port)
+			return number;
+	}
+	return 0;
+}
+
+CASE(numbers_of_sockets)
+{
+	/* By these, ss(8) and netstat(8) find the process that a socket belongs to. */
+	const struct { const char *table; int family, type; } kinds[] = {
+		{"/proc/net/tcp", AF_INET, SOCK_STREAM}, {"/proc/net/tcp6", AF_INET6, SOCK_STREAM},
+		{"/proc/net/udp", AF_INET, SOCK_DGRAM}, {"/proc/net/udp6", AF_INET6, SOCK_DGRAM},
+	};
+	for (size_t i = 0; i < COUNT(kinds); i++) {
+		int fd = kinds[i].type == SOCK_STREAM ? listening(kinds[i].family) : bound(kinds[i].family, kinds[i].type);
+		struct stat status;
+		must(fstat(fd, &status));
+		yes(kinds[i].table, number_of_port(kinds[i].table, port_of(fd)) == status.st_ino);
+	}
 }
 
 /* One request of rtnetlink(7), and what is answered, to the end of a dump. */

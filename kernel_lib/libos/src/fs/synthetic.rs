@@ -348,6 +348,10 @@ impl Node for Link {
     }
 }
 
+pub fn link(target: String) -> Arc<dyn Node> {
+    Arc::new(Link { ino: next_ino(), target })
+}
+
 /// A directory whose entries are put in when the file system is made.
 pub struct Directory {
     ino: u64,
@@ -415,7 +419,7 @@ impl Directory {
     }
 
     pub fn symlink(self: &Arc<Self>, path: &str, target: &str) {
-        self.put(path, Arc::new(Link { ino: next_ino(), target: String::from(target) }));
+        self.put(path, link(String::from(target)));
     }
 
     /// The entries in order of name; positions from 2 on.

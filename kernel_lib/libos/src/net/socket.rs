@@ -49,6 +49,10 @@ pub trait Socket: Send + Sync + Any {
         false
     }
     fn queue(&self) -> &WaitQueue;
+    /// Its number on the host, where the host has a socket for it.
+    fn host_number(&self) -> Option<u64> {
+        None
+    }
     fn ioctl(&self, _request: u32, _argument: u64) -> SysResult {
         Err(ENOTTY)
     }
@@ -82,6 +86,12 @@ impl SocketFile {
 /// The socket behind an open file.
 pub fn of(file: &OpenFile) -> Option<&Arc<dyn Socket>> {
     file.ops_as::<SocketFile>().map(|file| &file.socket)
+}
+
+/// The numbers of an open socket on the host and here: what tables of the host call it, and what "socket:[N]" shows.
+pub fn numbers(file: &OpenFile) -> Option<(u64, u64)> {
+    let file = file.ops_as::<SocketFile>()?;
+    Some((file.socket.host_number()?, file.number))
 }
 
 /// Sends, and raises SIGPIPE as send(2) says.

@@ -26,7 +26,9 @@ fn allowed(level: i32, option: i32) -> bool {
         libc::IPPROTO_IPV6 => matches!(option, 1..=33 | 36..=63 | 66..=78),
         SOL_TCP => matches!(option, 1..=18 | 23..=30 | 32..=34 | 36 | 37 | 44),
         SOL_UDP => matches!(option, 1 | 100..=104),
-        SOL_ICMPV6 | SOL_RAW => option == 1,
+        SOL_ICMPV6 => option == 1,
+        // ICMP_FILTER; IPV6_CHECKSUM, which IPv6 takes at this level too.
+        SOL_RAW => matches!(option, 1 | 7),
         SOL_NETLINK => matches!(option, 1..=5 | 8..=12),
         _ => false,
     }

@@ -22,5 +22,6 @@ pub use deferred::flush as flush_deferred;
 pub use handle::Handle;
 pub use inode::{distrust, HostInode};
 pub use notify::{announced as notify_announced, collect as collect_notices, unwatch, watch};
+pub use request::stat_handle;
 pub use tree::HostTree;
 pub use window::init as init_windows;

@@ -1,13 +1,19 @@
 //! /proc/net: the tables of the container's network namespace, which the host shows; and those of the guest's own protocols, empty.
 
 use crate::fs::synthetic::{Directory, Node};
-use abi::request::{Op, NETWORK_TABLES, SOCKET_TABLE};
+use crate::net::host::interfaces;
+use crate::net::socket;
+use crate::process::tree;
+use abi::request::NETWORK_TABLES;
+use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use hal::sync::Once;
 
-/// Most bytes of a table.
-const MOST: usize = 4 << 20;
+/// Tables of sockets, in which the column of this index has the inode number.
+const OF_SOCKETS: [&str; 6] = ["raw", "raw6", "tcp", "tcp6", "udp", "udp6"];
+const INODE: usize = 9;
 
 static DIRECTORY: Once<Arc<Directory>> = Once::new();
 
@@ -42,26 +48,61 @@ pub fn directory() -> Arc<dyn Node> {
         for (name, text) in TABLES.iter().filter(|(name, _)| !NETWORK_TABLES.contains(name)) {
             directory.constant(name, text);
         }
-        for (number, name) in NETWORK_TABLES.iter().enumerate() {
-            let absent = TABLES.iter().find(|(known, _)| known == name).map_or("", |(_, text)| text);
-            directory.file(name, move |_| Ok(of_host(number).unwrap_or_else(|| String::from(absent))));
+        for name in NETWORK_TABLES {
+            let translate = OF_SOCKETS.contains(&name);
+            let absent = TABLES.iter().find(|(known, _)| *known == name).map_or("", |(_, text)| text);
+            directory.file(name, move |_| {
+                let text = interfaces::table(name).unwrap_or_else(|| String::from(absent));
+                Ok(if translate { with_own_numbers(text) } else { text })
+            });
         }
         directory
     });
     made.clone()
 }
 
-/// The host's text of a table. None: it shows none.
-fn of_host(table: usize) -> Option<String> {
-    let mut room = 16 << 10;
-    loop {
-        let buffer = alloc::vec![0u8; room];
-        let arguments = [table as u64, hal::phys::slice_address(&buffer), room as u64, 0, 0, 0];
-        let request = hal::host::Request::new(Op::Socket, 0, arguments).with_flags(SOCKET_TABLE);
-        let bytes = crate::host::call(&request, &[]).ok()?.value as usize;
-        if bytes < room || room >= MOST {
-            return Some(String::from_utf8_lossy(buffer.get(..bytes)?).into_owned());
+/// A table of the host's sockets with the numbers that /proc/PID/fd shows, by which ss(8) and netstat(8) find a socket's process. Sockets of the
+/// namespace's other containers have none.
+fn with_own_numbers(text: String) -> String {
+    if text.lines().nth(1).is_none() {
+        return text;
+    }
+    let tasks = tree::processes().into_iter().filter_map(|process| process.leader());
+    let files = tasks.flat_map(|task| task.files().list());
+    renumbered(&text, &files.filter_map(|(_, file)| socket::numbers(&file)).collect())
+}
+
+fn renumbered(text: &str, own: &BTreeMap<u64, u64>) -> String {
+    let mut lines = text.split_inclusive('\n');
+    let mut out = String::from(lines.next().unwrap_or_default());
+    for line in lines {
+        let mut column = 0;
+        for piece in line.split_inclusive(' ') {
+            let word = piece.trim_end();
+            match word.parse::<u64>() {
+                Ok(host) if column == INODE => {
+                    let number = own.get(&host).copied().unwrap_or_default();
+                    out += &format!("{number}{}", &piece[word.len()..]);
+                }
+                _ => out += piece,
+            }
+            column += usize::from(!word.is_empty());
         }
-        room *= 4;
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::renumbered;
+    use alloc::collections::BTreeMap;
+
+    #[test]
+    fn numbers_of_sockets_here() {
+        let text = "  sl  local_address\n   0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 618 1 00 100\n";
+        assert_eq!(renumbered(text, &BTreeMap::from([(618, 4097)])), text.replace("618", "4097"));
+        assert_eq!(renumbered(text, &BTreeMap::new()), text.replace("618", "0"));
+        let last = "sl\n 0: 00000000:0044 00000000:0000 07 00000000:00000000 00:00000000 00000000 0 0 9\n";
+        assert_eq!(renumbered(last, &BTreeMap::from([(9, 1)])), last.replace(" 9\n", " 1\n"));
     }
 }

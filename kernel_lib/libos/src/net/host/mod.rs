@@ -10,6 +10,7 @@
 
 mod address;
 mod connect;
+pub mod interfaces;
 mod local;
 mod options;
 mod ready;
@@ -108,17 +109,6 @@ fn first_free_port() -> u16 {
     let Some(container) = crate::boot::container() else { return DEFAULT };
     let setting = container.spec.sysctl.iter().find(|(name, _)| name == "net.ipv4.ip_unprivileged_port_start");
     setting.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(DEFAULT)
-}
-
-/// Questions about interfaces may be asked of any socket (netdevice(7)).
-pub fn interface_ioctl(request: u32, argument: u64) -> SysResult {
-    if !matches!(request, 0x8910..=0x8970) {
-        return Err(ENOTTY);
-    }
-    let socket = HostSocket::new(AF_INET, SOCK_DGRAM, 0, NO_HANDLE);
-    let outcome = socket.host_ioctl(request, argument);
-    socket.close();
-    outcome
 }
 
 impl HostSocket {
@@ -450,6 +440,10 @@ impl Socket for HostSocket {
 
     fn queue(&self) -> &WaitQueue {
         &self.readiness.queue
+    }
+
+    fn host_number(&self) -> Option<u64> {
+        request::number(self.known_handle()?).ok()
     }
 
     fn ioctl(&self, request: u32, argument: u64) -> SysResult {

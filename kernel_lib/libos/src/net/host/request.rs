@@ -2,7 +2,7 @@
 
 use crate::errno::Errno;
 use crate::host;
-use abi::request::{socket, Op, Segment};
+use abi::request::{socket, Op, Segment, SOCKET_TABLE};
 use alloc::vec::Vec;
 use hal::host::{Answer, Request};
 use hal::phys::slice_address;
@@ -20,6 +20,17 @@ fn plain(request: &Request) -> Result<Answer, Errno> {
 pub fn socket(domain: i32, kind: i32, protocol: i32) -> Result<u32, Errno> {
     let args = [domain as u64, kind as u64, protocol as u32 as u64, 0, 0, 0];
     plain(&Request::new(Op::Socket, 0, args)).map(|answer| answer.value as u32)
+}
+
+/// A table of the network namespace (`abi::request::NETWORK_TABLES`): the bytes of it that are in the buffer now.
+pub fn table(number: usize, buffer: &[u8]) -> Result<usize, Errno> {
+    let args = [number as u64, place(buffer), buffer.len() as u64, 0, 0, 0];
+    plain(&Request::new(Op::Socket, 0, args).with_flags(SOCKET_TABLE)).map(|answer| answer.value as usize)
+}
+
+/// The host's inode number of a socket.
+pub fn number(handle: u32) -> Result<u64, Errno> {
+    crate::fs::host::stat_handle(handle).map(|stat| stat.ino)
 }
 
 pub fn close(handle: u32) {

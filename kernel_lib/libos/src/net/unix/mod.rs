@@ -542,7 +542,7 @@ impl Socket for UnixSocket {
                 None => self.inbox.next_bytes(),
             },
             SIOCOUTQ => self.channels().map_or(0, |(_, outgoing)| outgoing.used()),
-            _ => return super::host::interface_ioctl(request, argument),
+            _ => return super::host::interfaces::ioctl(request, argument),
         };
         hal::user::write(argument, &(bytes as i32)).map(|()| 0)
     }

@@ -1,4 +1,6 @@
-//! sysfs(5): what programs look for there. CPUs, memory, the loopback interface; no devices.
+//! sysfs(5): what programs look for there. CPUs, memory, network interfaces; no devices.
+
+mod network;
 
 use super::inode::FileSystem;
 use super::synthetic::{Directory, SyntheticFs};
@@ -30,7 +32,7 @@ pub fn mount() -> Arc<dyn FileSystem> {
             (total - free) >> 10
         ))
     });
-    loopback(&root);
+    network::put(&root);
     for (name, value) in [
         ("enabled", "always [madvise] never\n"),
         ("defrag", "always defer defer+madvise [madvise] never\n"),
@@ -94,28 +96,4 @@ fn processors(root: &Arc<Directory>) {
             root.constant(&format!("{cache}/shared_cpu_map"), &format!("{:x}\n", 1u64 << cpu));
         }
     }
-}
-
-fn loopback(root: &Arc<Directory>) {
-    let base = "devices/virtual/net/lo";
-    for (name, value) in [
-        ("address", "00:00:00:00:00:00\n"),
-        ("broadcast", "00:00:00:00:00:00\n"),
-        ("mtu", "65536\n"),
-        ("flags", "0x9\n"),
-        ("ifindex", "1\n"),
-        ("iflink", "1\n"),
-        ("type", "772\n"),
-        ("operstate", "unknown\n"),
-        ("carrier", "1\n"),
-        ("speed", "\n"),
-        ("tx_queue_len", "1000\n"),
-        ("uevent", "INTERFACE=lo\nIFINDEX=1\n"),
-    ] {
-        root.constant(&format!("{base}/{name}"), value);
-    }
-    for name in ["rx_bytes", "tx_bytes", "rx_packets", "tx_packets", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped"] {
-        root.constant(&format!("{base}/statistics/{name}"), "0\n");
-    }
-    root.symlink("class/net/lo", "../../devices/virtual/net/lo");
 }
