@@ -22,7 +22,14 @@ from typing import NamedTuple
 from integration.installed import ENGINES
 
 KUBERNETES = "1.34.2"
-KUBERNETES_PROGRAMS = ("kubelet", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl")
+KUBERNETES_PROGRAMS = (
+    "kubelet",
+    "kube-apiserver",
+    "kube-controller-manager",
+    "kube-scheduler",
+    "kube-proxy",
+    "kubectl",
+)
 
 
 class Program(NamedTuple):
@@ -45,6 +52,25 @@ import (
 )
 
 func main() { etcdmain.Main(os.Args) }
+"""
+
+# With the plugins that a cluster's DNS needs, and no others.
+COREDNS_MAIN = """\
+package main
+
+import (
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+
+	_ "github.com/coredns/coredns/plugin/cache"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/ready"
+)
+
+func init() { dnsserver.Directives = []string{"errors", "ready", "cache", "kubernetes"} }
+
+func main() { coremain.Run() }
 """
 
 CONTAINERD, MOBY, CRI_TOOLS = "github.com/containerd/containerd/v2", "github.com/moby/moby/v2", "sigs.k8s.io/cri-tools"
@@ -73,6 +99,7 @@ TABLE: dict[str, tuple[Program, ...]] = {
     "kubernetes": (
         *(Program(name, f"k8s.io/kubernetes/cmd/{name}", f"v{KUBERNETES}") for name in KUBERNETES_PROGRAMS),
         Program("etcd", "go.etcd.io/etcd/server/v3", "v3.6.5", source=ETCD_MAIN),
+        Program("coredns", "github.com/coredns/coredns", "v1.12.4", source=COREDNS_MAIN),
     ),
 }
 USUAL = tuple(TABLE)

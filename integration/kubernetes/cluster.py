@@ -1,7 +1,7 @@
-"""A Kubernetes of one node: etcd, API server, controllers, scheduler and kubelet, over a containerd of one's own.
+"""A Kubernetes of one node: etcd, API server, controllers, scheduler, kubelet and proxy, over one's own containerd.
 
-Everything lives in one folder and in the namespaces of that containerd (network and mounts), where the node has an
-address of its own. There is no DNS and no service proxy; but the API server listens on its service's address.
+Everything lives in one folder and in the namespaces of that containerd (network and mounts), where the node has
+addresses of its own, of IPv4 and IPv6. Pods are told of a DNS server at DNS, which a test may start.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ import pytest
 from integration import installed
 from integration.containerd.daemon import Containerd
 
-PROGRAMS = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubelet", "kubectl")
-ADDRESS = "10.89.0.1"
-SERVICE = "10.96.0.1"
-ETCD, PEER, API, KUBELET, HEALTH, MANAGER, SCHEDULER = 12379, 12380, 443, 16450, 16451, 16452, 16453
+PROGRAMS = (
+    "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl",
+    "coredns",
+)  # fmt: skip
+ADDRESSES = ("10.89.0.1", "fd89::1")
+SERVICES = "10.96.0.0/16,fd96::/112"
+DNS = "10.96.0.10"
+ETCD, PEER, API, KUBELET, HEALTH, MANAGER, SCHEDULER, PROXY = 12379, 12380, 443, 16450, 16451, 16452, 16453, 16454
 TOKEN = "admin"  # the API server listens in a private network namespace only
 READY_SECONDS = 120
 # A kubelet sets them, for the whole machine.
@@ -60,8 +64,8 @@ class Cluster:
             "--unsafe-no-fsync",
         )  # fmt: skip
         self._run(
-            "kube-apiserver", f"--etcd-servers={etcd}", f"--advertise-address={ADDRESS}", f"--secure-port={API}",
-            f"--cert-dir={self.folder}/apiserver", "--service-cluster-ip-range=10.96.0.0/16", "--allow-privileged",
+            "kube-apiserver", f"--etcd-servers={etcd}", f"--advertise-address={ADDRESSES[0]}", f"--secure-port={API}",
+            f"--cert-dir={self.folder}/apiserver", f"--service-cluster-ip-range={SERVICES}", "--allow-privileged",
             f"--token-auth-file={self.folder}/tokens", "--authorization-mode=AlwaysAllow",
             "--kubelet-preferred-address-types=InternalIP", f"--service-account-issuer={at}",
             f"--service-account-key-file={self.folder}/account.pub",
@@ -73,14 +77,16 @@ class Cluster:
             "kube-controller-manager", *connection, f"--secure-port={MANAGER}", f"--cert-dir={self.folder}/manager",
             f"--service-account-private-key-file={self.folder}/account.key",
             f"--root-ca-file={self.folder}/apiserver/apiserver.crt", "--controllers=*,-node-ipam-controller",
+            f"--service-cluster-ip-range={SERVICES}",
         )  # fmt: skip
         self._run("kube-scheduler", *connection, f"--secure-port={SCHEDULER}", f"--cert-dir={self.folder}/scheduler")
         self._run(
             "kubelet", f"--config={self.folder}/kubelet.json", f"--kubeconfig={self.kubeconfig}",
             f"--root-dir={self.folder}/kubelet", f"--cert-dir={self.folder}/kubelet-certificates",
-            "--hostname-override=node", f"--node-ip={ADDRESS}",
+            "--hostname-override=node", f"--node-ip={','.join(ADDRESSES)}",
         )  # fmt: skip
         self._await("the node", self._node_is_ready)
+        self._run("kube-proxy", f"--config={self.folder}/proxy.json", "--hostname-override=node")
         self._await("the service account", lambda: self("get", "sa", "default", check=False).returncode == 0)
 
     def stop(self) -> None:
@@ -120,14 +126,16 @@ class Cluster:
         return (self.folder / f"{program}.log").read_text(errors="replace")
 
     def _prepare_network(self) -> None:
-        """The node's address, on an interface that leads nowhere."""
+        """The node's addresses, on an interface that leads nowhere; and what passes between pods and services."""
         for command in (
             ("ip", "link", "add", "node0", "type", "veth", "peer", "name", "node1"),
             ("ip", "link", "set", "node1", "up"),
-            ("ip", "addr", "add", f"{ADDRESS}/32", "dev", "node0"),
+            ("ip", "addr", "add", f"{ADDRESSES[0]}/32", "dev", "node0"),
+            ("ip", "addr", "add", f"{ADDRESSES[1]}/128", "dev", "node0", "nodad"),
             ("ip", "link", "set", "node0", "up"),
             ("ip", "route", "add", "default", "dev", "node0"),
-            ("ip", "addr", "add", f"{SERVICE}/32", "dev", "lo"),
+            ("ip", "-6", "route", "add", "default", "dev", "node0"),
+            ("sysctl", "-q", "net.ipv4.conf.all.forwarding=1", "net.ipv6.conf.all.forwarding=1"),
         ):
             subprocess.run(self.containerd.inside(*command), check=True)
 
@@ -149,12 +157,14 @@ class Cluster:
         kubelet = {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
-            "address": ADDRESS,
+            "address": ADDRESSES[0],
             "port": KUBELET,
             "healthzPort": HEALTH,
             "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
             "authorization": {"mode": "AlwaysAllow"},
             "cgroupDriver": "cgroupfs",
+            "clusterDNS": [DNS],
+            "clusterDomain": "cluster.local",
             "cgroupRoot": "/",
             "enforceNodeAllocatable": [],
             "failSwapOn": False,
@@ -169,6 +179,17 @@ class Cluster:
             "syncFrequency": "5s",
         }
         (self.folder / "kubelet.json").write_text(json.dumps(kubelet))
+        proxy = {
+            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
+            "kind": "KubeProxyConfiguration",
+            "mode": "iptables",
+            "clientConnection": {"kubeconfig": str(self.kubeconfig)},
+            "healthzBindAddress": f"127.0.0.1:{PROXY}",
+            "metricsBindAddress": "",
+            # The whole machine's.
+            "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
+        }
+        (self.folder / "proxy.json").write_text(json.dumps(proxy))
 
     def restart(self, program: str) -> None:
         process = self._running[program]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import bundles
 from integration import images
 from integration.containerd.daemon import IMAGE
-from integration.kubernetes.cluster import Cluster, kubernetes
+from integration.kubernetes.cluster import ADDRESSES, DNS, Cluster, kubernetes
 from integration.kubernetes.conftest import containerd_with_cri
 from integration.terminal import talk
 
@@ -28,7 +29,7 @@ WATCHER = "docker.io/library/watcher:test"
 @pytest.fixture(scope="module")
 def cluster(litebox: Path, image: Path, scratch: Path) -> Iterator[Cluster]:
     programs = kubernetes()
-    with containerd_with_cri(litebox, image, scratch / "kube", "10.76.0.0/24") as containerd:
+    with containerd_with_cri(litebox, image, scratch / "kube", "10.76.0.0/24", "fd76::/64") as containerd:
         archive = scratch / "kube" / "latest.tar"
         watcher = (bundles.build_guest_programs() / "inotify").read_bytes()
         layers = [images.busybox_layer(), images.layer_of("bin/watcher", watcher, mode=0o755)]
@@ -416,6 +417,73 @@ def test_files_and_ports(cluster: Cluster, tmp_path: Path) -> None:
     finally:
         forward.terminate()
         forward.wait(10)
+
+
+def test_services_by_name(cluster: Cluster) -> None:
+    """A cluster's DNS server in LiteBox, and services of both families that pods with LiteBox and with runc ask for."""
+    start_dns(cluster)
+    server = "mkdir /www; echo served by $(hostname) > /www/index.html; exec httpd -f -p 8080 -h /www"
+    labels = {"app": "named"}
+    backends = pod_spec(container("server", server))
+    spec = {"replicas": 2, "serviceName": "named", "selector": {"matchLabels": labels}}
+    spec["template"] = {"metadata": {"labels": labels}, "spec": backends}
+    ports = {"selector": labels, "ports": [{"port": 80, "targetPort": 8080}], "ipFamilyPolicy": "RequireDualStack"}
+    cluster.apply(
+        {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "named"}, "spec": spec},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "named"}, "spec": ports | {"clusterIP": "None"}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "balanced"}, "spec": ports},
+    )
+    cluster("rollout", "status", "statefulset/named", "--timeout=50s")
+    addresses = cluster.get("service", "balanced")["spec"]["clusterIPs"]
+    assert len(addresses) == len(ADDRESSES)
+    for name, runtime in (("asks-litebox", "litebox"), ("asks-runc", None)):
+        cluster.apply(pod(name, container("client", "exec sleep 1000"), runtimeClassName=runtime))
+        await_ready(cluster, name)
+        for host in ("balanced", "balanced.default.svc.cluster.local", addresses[0], f"[{addresses[1]}]"):
+            until(partial(leads_to_both, cluster, name, host), f"{host} does not lead to both pods", seconds=30)
+        assert fetched(cluster, name, "named-1.named:8080") == {"served by named-1"}
+        found = cluster("exec", name, "--", "nslookup", "-type=aaaa", "balanced.default.svc.cluster.local").stdout
+        assert addresses[1] in found
+    cluster("delete", "statefulset/named", "service/named", "service/balanced")
+
+
+def fetched(cluster: Cluster, client: str, host: str, times: int = 1) -> set[str]:
+    script = f"for n in $(seq {times}); do wget -q -O - http://{host}/; done"
+    return set(cluster("exec", client, "--", "sh", "-c", script, check=False).stdout.splitlines())
+
+
+def leads_to_both(cluster: Cluster, client: str, host: str) -> bool:
+    return fetched(cluster, client, host, times=16) == {"served by named-0", "served by named-1"}
+
+
+def start_dns(cluster: Cluster) -> None:
+    image = "docker.io/library/coredns:test"
+    archive = cluster.folder / "coredns.tar"
+    program = (cluster.programs / "coredns").read_bytes()
+    images.write_archive(archive, image, [images.layer_of("coredns", program, mode=0o755)])
+    cluster.containerd.ctr("--namespace", "k8s.io", "image", "import", archive)
+    settings = ".:53 {\n errors\n ready\n cache 5\n kubernetes cluster.local\n}\n"
+    server = {
+        "name": "coredns",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "command": ["/coredns", "-conf", "/config/Corefile"],
+        "volumeMounts": [{"name": "config", "mountPath": "/config"}],
+        "readinessProbe": {"httpGet": {"port": 8181, "path": "/ready"}, "periodSeconds": 1},
+    }
+    volumes = [{"name": "config", "configMap": {"name": "coredns"}}]
+    ports = [{"name": f"dns-{protocol.lower()}", "port": 53, "protocol": protocol} for protocol in ("UDP", "TCP")]
+    cluster.apply(
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "coredns"}, "data": {"Corefile": settings}},
+        pod("coredns", server, volumes=volumes, dnsPolicy="Default", automountServiceAccountToken=True),
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "dns"},
+            "spec": {"clusterIP": DNS, "selector": {"app": "coredns"}, "ports": ports},
+        },
+    )
+    await_ready(cluster, "coredns")
 
 
 def test_beside_runc(cluster: Cluster) -> None:
