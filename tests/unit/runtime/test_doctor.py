@@ -42,18 +42,24 @@ def test_without_engines_there_is_nothing_to_say_of_them() -> None:
     "changes, about, level, mend",
     [
         ({"kvm_error": "ENOENT"}, "kvm", BROKEN, "modprobe"),
-        ({"kvm_error": "EACCES"}, "kvm", BROKEN, "usermod"),
+        ({"kvm_error": "ENXIO"}, "kvm", BROKEN, "modprobe"),
+        ({"kvm_error": "EACCES", "kvm_group": "kvm"}, "kvm", BROKEN, "sudo usermod -aG kvm $USER"),
+        ({"kvm_error": "EACCES", "kvm_group": "root"}, "kvm", BROKEN, "chgrp kvm /dev/kvm"),
+        ({"kvm_error": "EBUSY"}, "kvm", BROKEN, "dmesg"),
         ({"kvm_api": 11}, "kvm", BROKEN, "kernel"),
         ({"library_error": "not found"}, "litebox", BROKEN, "make install"),
         ({"kernel": (5, 4)}, "kernel", BROKEN, "kernel"),
         ({"user_namespaces": 0}, "jail", BROKEN, "sysctl"),
+        ({"user_namespace_barrier": "a.b=1", "root": False}, "jail", BROKEN, "sudo sysctl -w a.b=1"),
         ({"landlock": False}, "jail", ODD, "lsm="),
         ({"cgroup_version": 0}, "cgroups", BROKEN, "mount"),
         ({"controllers": ("memory",)}, "cgroups", ODD, "+cpu +pids"),
         ({"controllers": (), "root": False}, "cgroups", ODD, "Delegate"),
         ({"containerd": "1.4.9"}, "containerd", BROKEN, "1.6"),
-        ({"shim_found": False}, "containerd", BROKEN, "make install"),
-        ({"containerd_handler": False}, "kubernetes", ODD, "node.py"),
+        ({"shim_found": False, "docker": None}, "containerd", BROKEN, "make install"),
+        ({"shim_found": False, "shim": "/s", "containerd": None}, "docker", BROKEN, "sudo ln -s /s /usr/local/bin/"),
+        ({"containerd_handler": False}, "kubernetes", ODD, "litebox-v3.toml"),
+        ({"containerd_handler": False, "containerd": "1.7.28"}, "kubernetes", ODD, "litebox-v2.toml"),
         ({"docker": "20.10.24+dfsg1"}, "docker", ODD, "add-runtime"),
         ({"docker_runtime": False}, "docker", ODD, "daemon.json"),
     ],
@@ -65,6 +71,11 @@ def test_what_is_wrong_is_named(changes: dict[str, Any], about: str, level: str,
     lines: list[str] = []
     assert report([finding], lines.append) == (level == BROKEN)
     assert finding.mend in lines[1]
+
+
+def test_what_was_built_by_hand_counts_as_new() -> None:
+    unknown = "of an unknown version"
+    assert {finding.level for finding in judge(healthy(containerd=unknown, docker=unknown))} == {FINE}
 
 
 def test_looking_at_this_machine_works() -> None:
