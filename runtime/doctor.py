@@ -49,6 +49,7 @@ class Machine:
     __slots__ = (
         "cgroup_version",
         "containerd",
+        "containerd_config",
         "containerd_handler",
         "controllers",
         "docker",
@@ -89,6 +90,7 @@ class Machine:
         #: Where the package has the files to copy.
         self.examples = ""
         self.containerd: str | None = None
+        self.containerd_config = ""
         self.containerd_handler = False
         self.docker: str | None = None
         self.docker_runtime = False
@@ -199,8 +201,14 @@ def _handler_command(machine: Machine) -> str:
         return (
             f"sudo tee -a /etc/containerd/config.toml < {_example(machine, 'containerd/litebox-v2.toml')} && {restart}"
         )
-    copy = f"sudo install -D -m 644 -t /etc/containerd/conf.d {_example(machine, 'containerd/litebox-v3.toml')}"
-    return f"{copy} && {restart}"
+    steps = [f"sudo install -D -m 644 -t /etc/containerd/conf.d {_example(machine, 'containerd/litebox-v3.toml')}"]
+    # containerd looks there only when it is told to.
+    imports = 'imports = ["/etc/containerd/conf.d/*.toml"]'
+    if not machine.containerd_config:
+        steps.append(f"printf 'version = 3\\n{imports}\\n' | sudo tee /etc/containerd/config.toml")
+    elif "/etc/containerd/conf.d/" not in machine.containerd_config:
+        steps.append(f"sudo sed -i '1i {imports}' /etc/containerd/config.toml")
+    return " && ".join([*steps, restart])
 
 
 def _example(machine: Machine, path: str) -> str:
@@ -251,6 +259,7 @@ def look() -> Machine:
     machine.containerd = program_version("containerd")
     machine.docker = program_version("dockerd")
     machine.podman = program_version("podman")
+    machine.containerd_config = _read("/etc/containerd/config.toml")
     machine.containerd_handler = "runtimes.litebox]" in (_output("containerd", "config", "dump") or "")
     machine.docker_runtime = '"litebox"' in _read("/etc/docker/daemon.json")
     return machine
