@@ -114,6 +114,7 @@ def containerd_with_cri(
     folder: Path,
     *subnets: str,
     network: str = "ptp",
+    config: str = CONFIG,
     handlers: bool = True,
     processes: bool = False,
 ) -> Iterator[Containerd]:
@@ -124,7 +125,7 @@ def containerd_with_cri(
     (folder / "cni").mkdir(parents=True)
     (folder / "cni" / "10.conflist").write_text(json.dumps(cni_network(network, folder, subnets)))
     own = CRI.format(pause=PAUSE, plugins=CNI_PLUGINS, conf=folder / "cni")
-    base = CONFIG.replace("version = 2", f'version = 3\nimports = ["{HANDLER}"]' if handlers else "version = 3")
+    base = config.replace("version = 2", f'version = 3\nimports = ["{HANDLER}"]' if handlers else "version = 3")
     base = "\n".join(line for line in base.splitlines() if not line.startswith("disabled_plugins"))
     archive = folder / "pause.tar"
     images.write_archive(archive, PAUSE, [images.busybox_layer()], {"Cmd": ["/bin/sleep", "100000"]})

@@ -112,6 +112,13 @@ ENGINE = (
     Row("engine-pss", "idle container with its shim, PSS", "MiB", Goal("absolute", 24)),
 )
 
+# Rows of pods (pods.py).
+PODS = (
+    Row("pod-running", "pod with a container, to running", "ms", RUNC),
+    Row("pod-second", "one more container in it", "ms", RUNC),
+    Row("pod-remove", "crictl rmp --force", "ms", RUNC),
+)
+
 # Rows of programs/, by what the scripts print.
 PROGRAMS = (
     Row("shell-loop", "shell loop, 1000 x /bin/true", "ms", NATIVE),

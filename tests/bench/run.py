@@ -29,8 +29,9 @@ import bundles
 import debian
 from bench import engine as engines
 from bench import operations as ops
+from bench import pods as cri
 from bench.lifecycle import Lifecycle
-from bench.rows import ENGINE, LIFECYCLE, OPERATIONS, PROGRAMS, Row
+from bench.rows import ENGINE, LIFECYCLE, OPERATIONS, PODS, PROGRAMS, Row
 
 HERE = Path(__file__).parent
 COMMON = HERE / "programs/common.sh"
@@ -202,17 +203,32 @@ def lifecycle(sides: list[Side], rows: Sequence[Row], rounds: int, budget: Budge
 
 def engine(sides: list[Side], rows: Sequence[Row], rounds: int, budget: Budget, work: Path) -> Table:
     """The rows through containerd. The runtimes are those that it has a shim for."""
-    names = [side.name for side in sides if side.name in engines.RUNTIMES]
+    title, names = "Through containerd", [side.name for side in sides if side.name in engines.RUNTIMES]
     if why := engines.missing():
-        table = Table(names, failures={row.name: f"not measured: {why}" for row in rows})
-        table.header("Through containerd")
-        for row in rows:
-            table.line(row)
-        return table
+        return _not_measured(title, names, rows, why)
     work.mkdir()
     with engines.containerd(work) as daemon:
         measures = {name: engines.Engine(daemon, name).rows() for name in names}
-        return _turns("Through containerd", measures, rows, rounds, budget)
+        return _turns(title, measures, rows, rounds, budget)
+
+
+def pods(sides: list[Side], rows: Sequence[Row], rounds: int, budget: Budget, work: Path) -> Table:
+    """The rows of pods, as a kubelet has them made."""
+    title, names = "Pods through CRI", [side.name for side in sides if side.name in engines.RUNTIMES]
+    if why := cri.missing():
+        return _not_measured(title, names, rows, why)
+    work.mkdir()
+    with cri.client(work) as client:
+        measures = {name: cri.Pods(client, name).rows() for name in names}
+        return _turns(title, measures, rows, rounds, budget)
+
+
+def _not_measured(title: str, sides: list[str], rows: Sequence[Row], why: str) -> Table:
+    table = Table(sides, failures={row.name: f"not measured: {why}" for row in rows})
+    table.header(title)
+    for row in rows:
+        table.line(row)
+    return table
 
 
 def _turns(title: str, measures: Mapping[str, Measures], rows: Sequence[Row], rounds: int, budget: Budget) -> Table:
@@ -290,13 +306,14 @@ def main() -> int:
         "--with", dest="extra", action="append", default=[], metavar="NAME=PATH", help="another runtime"
     )
     parser.add_argument("--only", action="append", default=[], metavar="ROW", help="rows by name")
-    parser.add_argument("groups", nargs="*", help="operations, lifecycle, engine, programs (default: all)")
+    parser.add_argument("groups", nargs="*", help="operations, lifecycle, engine, pods, programs (default: all)")
     options = parser.parse_args()
     # With their shares of the time.
     groups = {
         "operations": (operations, OPERATIONS, 2),
         "lifecycle": (lifecycle, LIFECYCLE, 1),
         "engine": (engine, ENGINE, 1),
+        "pods": (pods, PODS, 1),
         "programs": (programs, PROGRAMS, 7),
     }
     chosen = options.groups or list(groups)
