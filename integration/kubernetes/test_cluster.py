@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -22,7 +23,7 @@ HERE = Path(__file__).parent
 DEPLOY = HERE.parent.parent / "deploy" / "kubernetes"
 RUNTIME_CLASS = DEPLOY / "runtimeclass.yaml"
 LATEST = "docker.io/library/busybox:latest"  # what pod.yaml names
-LIMITS = ("memory.limit_in_bytes", "memory.max")  # of cgroups v1 and v2
+LIMITS = ("memory.limit_in_bytes", "memory.max", "cpu.cfs_quota_us", "cpu.max")  # of cgroups v1 and v2
 WATCHER = "docker.io/library/watcher:test"
 
 
@@ -333,8 +334,20 @@ def test_overhead_is_granted(cluster: Cluster) -> None:
     await_ready(cluster, "over")
     found = cluster.get("pod", "over")
     groups = list(Path("/sys/fs/cgroup").glob(f"**/pod{found['metadata']['uid']}"))
-    limits = [(group / name).read_text() for group in groups for name in LIMITS if (group / name).exists()]
-    assert limits == [f"{(64 + 24) << 20}\n"]
+    limits = [(group / name).read_text().split()[0] for group in groups for name in LIMITS if (group / name).exists()]
+    assert sorted(limits) == sorted([f"{(64 + 24) << 20}", "101000"])
+    # The container's are its own, and may change while it runs.
+    assert "nproc 1" in cluster("exec", "over", "--", "sh", "-c", "echo nproc $(nproc)").stdout
+    more = {"memory": "96Mi"}
+    bigger = {"spec": {"containers": [{"name": "over", "resources": {"limits": more, "requests": more}}]}}
+    cluster("patch", "pod", "over", "--subresource=resize", "--patch", json.dumps(bigger))
+
+    def resized() -> bool:
+        status = cluster.get("pod", "over")["status"]["containerStatuses"][0]
+        return bool(status["resources"]["limits"]["memory"] == "96Mi")
+
+    until(resized, "the limit does not change")
+    assert cluster.get("pod", "over")["status"]["containerStatuses"][0]["restartCount"] == 0
 
 
 def test_streams(cluster: Cluster) -> None:
