@@ -24,16 +24,13 @@ LEFT_OUT = r"\[Image Manager\]|public image|\[Benchmark\]|image should|images sh
 OPTION = "[k8s.io] Security Context NamespaceOption runtime should support"
 BUCKET = "[k8s.io] Security Context bucket runtime should support"
 PROPAGATION = "[k8s.io] Container Mount Propagation runtime should support mount propagation mount with"
-READONLY = "[k8s.io] Container Mount Readonly runtime should support readonly mounts should support"
-LATER = "mounts made on the host later do not reach a running machine"
+INSIDE = "mounts made inside are the machine's own"
 BRIDGE = "network devices cannot be made from inside (brctl addbr)"
 
 #: What runc passes and LiteBox does not, with the reason (docs/cri.md).
 DEVIATIONS = {
     f"{OPTION} PodPID": "the containers of a pod are machines of their own and share no processes",
-    f"{PROPAGATION} 'rshared' should support propagation from host to container and vice versa": LATER,
-    f"{PROPAGATION} 'rslave' should support propagation from host to container": LATER,
-    f"{READONLY} non-recursive readonly mounts": "a read-only volume is so with everything that is mounted below it",
+    f"{PROPAGATION} 'rshared' should support propagation from host to container and vice versa": INSIDE,
     f"{BUCKET} Privileged is true": BRIDGE,
     f"{BUCKET} adding capability": BRIDGE,
 }

@@ -7,6 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
 use hal::sync::SpinLock;
+use linux_abi::fs::S_IFDIR;
 
 /// A place in the mount tree: (mount, directory entry). Cheap to clone.
 #[derive(Clone, Debug)]
@@ -23,6 +24,18 @@ impl Location {
 
     pub fn same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.dentry, &other.dentry) && Arc::ptr_eq(&self.mount, &other.mount)
+    }
+
+    /// Whether the mount forbids changes here. What the host has mounted below a volume is another file system with flags of its own, which
+    /// the host enforces. Directories tell which one it is: an overlay's files have the devices of its layers.
+    pub fn readonly(&self) -> bool {
+        if !self.mount.readonly() {
+            return false;
+        }
+        let directory = if self.inode().kind() == S_IFDIR { Some(self.dentry.clone()) } else { self.dentry.parent() };
+        let device = |dentry: &Dentry| dentry.inode().stat().ok().map(|stat| stat.dev);
+        let is_root = Arc::ptr_eq(&self.dentry, &self.mount.root);
+        is_root || directory.is_none_or(|directory| device(&directory) == device(&self.mount.root))
     }
 
     /// The top of the mounts stacked on this place.

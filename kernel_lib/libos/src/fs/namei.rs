@@ -4,7 +4,6 @@
 
 use super::dentry::Dentry;
 use super::inode::{is_directory, Attributes, Inode, NewNode, Owner, Rename};
-use super::mount::READONLY;
 use super::path::{child_locked, Last, Walk};
 use super::permission::{self, EXECUTE, WRITE};
 use super::{notify, Location};
@@ -23,7 +22,7 @@ static RENAME: Mutex<()> = Mutex::new(());
 
 /// EROFS on a read-only mount.
 pub fn writable_mount(location: &Location) -> Result<(), Errno> {
-    if location.mount.flags() & READONLY != 0 {
+    if location.readonly() {
         Err(EROFS)
     } else {
         Ok(())

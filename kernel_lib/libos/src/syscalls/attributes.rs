@@ -183,7 +183,7 @@ fn check_access(call: &Call<'_>, dirfd: i32, index: usize, mode: u32, flags: u32
     if !permission::granted(&credentials, &inode.owner()?, mode) {
         return Err(EACCES);
     }
-    if mode & W_OK != 0 && matches!(kind, S_IFREG | S_IFDIR | S_IFLNK) && location.mount.readonly() {
+    if mode & W_OK != 0 && matches!(kind, S_IFREG | S_IFDIR | S_IFLNK) && location.readonly() {
         return Err(EROFS);
     }
     Ok(0)

@@ -2,8 +2,9 @@
 //! the host enter /proc/PID/ns/mnt or look below /proc/PID/root (`podman cp`, `nerdctl cp`, `nsenter -m`). That thread only waits. All
 //! others have an empty file system that cannot be written ([`Cell`]), and /proc/self/fd as working directory.
 //!
-//! The trees that the VMM serves are copies, mounted nowhere: what the container mounts over a directory is not seen below it, as the
-//! library OS expects.
+//! A tree below which the container mounts others is served as a copy, mounted nowhere: what is mounted over a directory is not seen below
+//! it, as the library OS expects. The rest are served where they are mounted: what the host mounts below a volume later reaches them only
+//! there (mount propagation).
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -70,7 +71,7 @@ pub fn network_directory() -> Option<OwnedFd> {
 }
 
 /// In a mount namespace of our own: exchanges the root for the container's. Of the host's mounts nothing is left but what descriptors refer
-/// to; `trees` refer to copies from now on.
+/// to; `trees` may refer to copies from now on.
 pub fn exchange(mounts: &[MountSpec], trees: &mut [Tree]) -> Result<Cell, HostError> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).during(Kind::Jail, "cannot make mounts private")?;
     let descriptors = descriptor_directory();
@@ -89,7 +90,7 @@ pub fn exchange(mounts: &[MountSpec], trees: &mut [Tree]) -> Result<Cell, HostEr
     for mount in mounts.iter().skip(1) {
         let tree = trees.iter_mut().find(|tree| mount.handle != 0 && tree.handle == mount.handle);
         let shown = match tree {
-            Some(tree) => show(&root, mount, tree),
+            Some(tree) => show(&root, mount, tree, mounts.iter().any(|other| is_below(&other.destination, &mount.destination))),
             None => stand_in(&root, mount).map(|fd| stand_ins.extend(fd)),
         };
         if let Err(error) = shown {
@@ -135,14 +136,21 @@ fn detach_copy(tree: &mut Tree) -> Result<OwnedFd, HostError> {
     Ok(std::mem::replace(&mut tree.fd, copy))
 }
 
-fn show(root: &OwnedFd, mount: &MountSpec, tree: &mut Tree) -> Result<(), HostError> {
+fn is_below(destination: &str, other: &str) -> bool {
+    destination.strip_prefix(other).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn show(root: &OwnedFd, mount: &MountSpec, tree: &mut Tree, has_mounts: bool) -> Result<(), HostError> {
     let name = mount.destination.trim_start_matches('/');
     let target = find(root, name).or_else(|error| match error {
         Errno::NOENT => make_mount_point(root, name, mount.is_file).and_then(|()| find(root, name)),
         other => Err(other),
     });
     attach(&tree.fd, &target.during(Kind::Jail, "no mount point")?).during(Kind::Jail, "move_mount")?;
-    detach_copy(tree).map(drop)
+    if has_mounts {
+        detach_copy(tree)?;
+    }
+    Ok(())
 }
 
 /// Where the guest has a file system in its own memory, the host finds an empty one. Read-only, once the mount points in it are made:

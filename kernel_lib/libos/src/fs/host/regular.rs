@@ -26,9 +26,13 @@ impl HostInode {
         self.opens.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// The last user of a file without a name frees it on the host.
+    /// The last user of a file without a name frees it on the host. What the host has mounted below a volume it can unmount once nobody uses
+    /// it any more: nothing is kept of it.
     pub(super) fn closed(&self) {
-        if self.opens.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_nameless() {
+        if self.opens.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        if self.is_nameless() || !self.exclusive() && self.key.0 != self.tree.device {
             self.drop_windows();
             self.drop_handles();
         }

@@ -16,6 +16,8 @@ pub struct HostTree {
     pub(super) handle: u32,
     /// Others hardly ever write the tree, and the guest may be late to see it (`docker cp`).
     pub(super) exclusive: bool,
+    /// Of its root.
+    pub(super) device: u64,
     pub(super) inodes: SpinLock<BTreeMap<(u64, u64), Weak<HostInode>>>,
 }
 
@@ -30,7 +32,7 @@ impl HostTree {
     /// The tree behind a handle that the VMM was given; `origin` see [`FileSystem::origin`].
     pub fn mount(handle: u32, exclusive: bool, origin: &str) -> Result<Arc<HostFs>, Errno> {
         let stat = request::stat_handle(handle)?;
-        let tree = Arc::new(Self { handle, exclusive, inodes: SpinLock::new(BTreeMap::new()) });
+        let tree = Arc::new(Self { handle, exclusive, device: stat.dev, inodes: SpinLock::new(BTreeMap::new()) });
         let root = HostInode::new(&tree, None, &stat, None);
         tree.inodes.lock().insert((stat.dev, stat.ino), Arc::downgrade(&root));
         Ok(Arc::new(HostFs { tree, root, origin: origin.into() }))
