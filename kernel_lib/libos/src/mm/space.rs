@@ -61,9 +61,9 @@ pub struct AddressSpace {
     root: Arc<Root>,
     /// The auxiliary vector as the program got it (/proc/PID/auxv).
     pub(super) auxv: SpinLock<Arc<[u8]>>,
-    /// System calls may be patched (no GS base of its own); the sites seen.
+    /// System calls may be patched (no GS base of its own); where that was in vain.
     pub(super) patching: AtomicBool,
-    pub(super) sites: SpinLock<super::patch::Sites>,
+    pub(super) given_up: SpinLock<super::patch::GivenUp>,
     pub(super) dumpable: AtomicU64,
     pub(super) forks: AtomicU64,
     /// Never used again, unlike the address of what ended.
@@ -102,7 +102,7 @@ impl AddressSpace {
             root,
             auxv: SpinLock::new(Arc::from([])),
             patching: AtomicBool::new(true),
-            sites: SpinLock::default(),
+            given_up: SpinLock::default(),
             dumpable: AtomicU64::new(1),
             forks: AtomicU64::new(0),
             number: NUMBERS.fetch_add(1, Ordering::Relaxed),

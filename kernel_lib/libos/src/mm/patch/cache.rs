@@ -27,7 +27,7 @@ struct Files {
 
 static FILES: SpinLock<Files> = SpinLock::new(Files { known: BTreeMap::new(), order: Vec::new() });
 
-/// A page's patched copies, newest last. Old ones stay: they tell a page of ours from one that the program changed.
+/// A page's patched copies, newest last. Old ones stay while they are mapped: they tell a page of ours from one that the program changed.
 struct Patched {
     copies: Vec<Frame>,
     /// Distance from the trampolines' start up to the page.
@@ -40,13 +40,31 @@ struct State {
     trampolines: Vec<Frame>,
     /// What each slot in use holds.
     slots: Vec<Slot>,
+    /// What is known of places, by their offsets in the file.
+    places: BTreeMap<u64, Place>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Slot {
-    SystemCall,
+    /// See [`code::own_bytes`].
+    SystemCall {
+        own_bytes: usize,
+    },
+    /// The second one of a system call.
+    Continued,
     Other,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A system call came from there, by any process.
+    Seen,
+    Patched,
+    Hopeless,
+}
+
+/// Places remembered of a file.
+const MOST_PLACES: usize = 4096;
 
 /// What is to be patched.
 #[derive(Clone, Copy, Debug)]
@@ -58,14 +76,11 @@ pub enum Wanted {
 }
 
 impl Wanted {
-    fn is_there(self, page: &[u8]) -> bool {
+    /// Offset of the instruction in its page.
+    const fn at(self) -> usize {
         match self {
-            Self::SystemCall { behind, .. } => {
-                // Of the first kind the SYSCALL stays.
-                let jumps = behind.checked_sub(7).is_some_and(|at| page[at] == 0xe9);
-                behind.checked_sub(2).is_some_and(|at| page.get(at..behind) == Some(&code::SYSCALL)) && !jumps
-            }
-            Self::Cpuid { at } => page.get(at..at + 2) == Some(&code::CPUID),
+            Self::SystemCall { behind, .. } => behind - code::SYSCALL.len(),
+            Self::Cpuid { at } => at,
         }
     }
 
@@ -75,6 +90,14 @@ impl Wanted {
             Self::Cpuid { at } => code::examine_cpuid(page, at),
         }
     }
+}
+
+/// How wanting a patch ended.
+pub enum Attempt {
+    /// The newest copy of the page, the place patched, be it earlier.
+    Done(Frame),
+    /// Not worth it until it is wanted again.
+    Later,
 }
 
 #[derive(Default)]
@@ -140,23 +163,34 @@ impl FilePatches {
     }
 
     /// Patches a place of page `index`, mapped at `page_address` with its trampolines at `base`. `original`: the page as mapped now, of the
-    /// file or a copy of ours. The newest copy, be it that the place was patched before; None: cannot be patched.
-    pub fn patch(&self, index: u64, original: &Page, page_address: u64, base: u64, wanted: Wanted) -> Option<Frame> {
+    /// file or a copy of ours. A system call is patched when it is seen for the second time, by whatever process: what a program does
+    /// once in its life is done by the next one too. None: cannot be patched.
+    pub fn patch(&self, index: u64, original: &Page, page_address: u64, base: u64, wanted: Wanted) -> Option<Attempt> {
         let mut state = self.state.lock();
         let lead = page_address - base;
+        if state.pages.get(&index).is_some_and(|known| known.lead != lead) {
+            return None;
+        }
+        let place = index * PAGE_SIZE + wanted.at() as u64;
+        match state.places.get(&place) {
+            None if state.places.len() >= MOST_PLACES => return None,
+            None if matches!(wanted, Wanted::SystemCall { .. }) => {
+                state.places.insert(place, Place::Seen);
+                return Some(Attempt::Later);
+            }
+            Some(Place::Hopeless) => return None,
+            Some(Place::Patched) => return state.pages.get(&index)?.copies.last().cloned().map(Attempt::Done),
+            None | Some(Place::Seen) => {}
+        }
         let mut bytes = alloc::vec![0u8; PAGE_SIZE as usize];
         match state.pages.get(&index) {
-            Some(known) if known.lead != lead => return None,
-            Some(known) => {
-                let newest = known.copies.last()?;
-                newest.read(0, &mut bytes);
-                if !wanted.is_there(&bytes) {
-                    return Some(newest.clone());
-                }
-            }
+            Some(known) => known.copies.last()?.read(0, &mut bytes),
             None => hal::phys::read(original.address(), &mut bytes),
         }
-        let site = wanted.examine(&bytes)?;
+        let Some(site) = wanted.examine(&bytes) else {
+            state.places.insert(place, Place::Hopeless);
+            return None;
+        };
         let count = code::slots(site);
         if state.slots.len() % PER_PAGE + count > PER_PAGE {
             state.slots.push(Slot::Other);
@@ -176,14 +210,20 @@ impl FilePatches {
             state.trampolines.push(frame);
         }
         state.trampolines.last()?.write((offset % PAGE_SIZE) as usize, &trampoline[..count * SLOT]);
-        let kind = if matches!(wanted, Wanted::SystemCall { .. }) { Slot::SystemCall } else { Slot::Other };
-        state.slots.extend(core::iter::repeat_n(kind, count));
+        let (first, second) = match wanted {
+            Wanted::SystemCall { .. } => (Slot::SystemCall { own_bytes: code::own_bytes(site) }, Slot::Continued),
+            Wanted::Cpuid { .. } => (Slot::Other, Slot::Other),
+        };
+        state.slots.extend([first, second].into_iter().take(count));
         for change in changes.into_iter().flatten() {
             bytes[change.offset..change.offset + change.length].copy_from_slice(&change.bytes[..change.length]);
         }
         copy.write(0, &bytes);
-        state.pages.entry(index).or_insert(Patched { copies: Vec::new(), lead }).copies.push(copy.clone());
-        Some(copy)
+        state.places.insert(place, Place::Patched);
+        let copies = &mut state.pages.entry(index).or_insert(Patched { copies: Vec::new(), lead }).copies;
+        copies.retain(|old| old.references() > 1);
+        copies.push(copy.clone());
+        Some(Attempt::Done(copy))
     }
 
     /// What `rip`, `offset` bytes into the trampolines at `base`, stands for.
@@ -191,13 +231,15 @@ impl FilePatches {
         let state = self.state.lock();
         let frame = state.trampolines.get((offset / PAGE_SIZE) as usize)?;
         let in_page = ((offset % PAGE_SIZE) as usize / SLOT).checked_sub(HEADER_SLOTS).filter(|&slot| slot < PER_PAGE)?;
-        let number = (offset / PAGE_SIZE) as usize * PER_PAGE + in_page;
-        if state.slots.get(number) != Some(&Slot::SystemCall) {
-            return None;
+        let mut number = (offset / PAGE_SIZE) as usize * PER_PAGE + in_page;
+        if state.slots.get(number) == Some(&Slot::Continued) {
+            number -= 1;
         }
-        let start = ((in_page + HEADER_SLOTS) * SLOT) as u64;
-        let mut bytes = [0; SLOT];
-        frame.read(start as usize, &mut bytes);
-        code::Pending::at(&bytes, base + (offset & !(PAGE_SIZE - 1)) + start, base + offset)
+        let Some(&Slot::SystemCall { own_bytes }) = state.slots.get(number) else { return None };
+        let start = slot_offset(number);
+        let mut bytes = [0; 2 * SLOT];
+        let length = bytes.len().min((PAGE_SIZE - start % PAGE_SIZE) as usize);
+        frame.read((start % PAGE_SIZE) as usize, &mut bytes[..length]);
+        code::Pending::at(&bytes, own_bytes, base + start, base + offset)
     }
 }

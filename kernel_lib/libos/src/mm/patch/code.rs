@@ -1,24 +1,27 @@
 //! The machine code of patched system calls and CPUIDs (Intel SDM volume 2). Pure.
 //!
 //! ```text
-//! number   b8 nr 00 00 00  mov $nr,%eax       ──▶  e9 ..  jmp trampoline      (the SYSCALL stays, for jumps to it)
+//! number   b8 nr 00 00 00  mov $nr,%eax       ──▶  e9 ..  jmp trampoline
+//!          ..              (preparations)          ..                           (stay, with the SYSCALL, for jumps to them)
 //!          0f 05           syscall                 0f 05
 //! hole     ..              anything           ──▶  ..
 //!          0f 05           syscall                 eb ..  jmp hole
 //!          hole: 5 bytes of padding behind a ret or jmp within reach: e9 .. jmp trampoline
 //!
-//! trampoline   [mov $nr,%eax]  lea return(%rip),%rcx   jmp *entry(%rip)
+//! trampoline   [mov $nr,%eax  preparations]  lea return(%rip),%rcx   jmp *entry(%rip)
 //!
 //! cpuid    0f a2           cpuid              ──▶  e9 ..  jmp trampoline
 //!          ..              3 bytes or more
 //! trampoline   lea -128(%rsp),%rsp   call look_up   lea 128(%rsp),%rsp   the instructions overwritten   jmp behind them
 //! ```
 //!
+//! Preparations are instructions between the number and the SYSCALL that do not touch RAX: so these five bytes are the `mov` that they
+//! look like. Within a longer instruction they would be its displacement, and the number in RAX the base that it counts from.
 //! System calls use no stack and of the registers only RCX, which SYSCALL overwrites too. CPUID's answers come from the VMM's table
 //! of the vCPU, by code that runs as the program's and keeps its flags and its red zone. A CPUID stays as it is when a jump may lead to
 //! what would be overwritten.
 
-/// Bytes of a trampoline's slot (a CPUID's takes two). The first slots of each page hold what [`header`] makes.
+/// Bytes of a trampoline's slot (a long one takes two). The first slots of each page hold what [`header`] makes.
 pub const SLOT: usize = 24;
 pub const HEADER_SLOTS: usize = 3;
 const LOOK_UP: usize = 8;
@@ -31,6 +34,10 @@ const CALL: u8 = 0xe8;
 const RET: u8 = 0xc3;
 const INT3: u8 = 0xcc;
 const NOP: u8 = 0x90;
+/// Bytes of `mov $nr,%eax`, of a near jump, and of what ends a system call's trampoline.
+const NUMBER: usize = 5;
+const LEAVE: usize = 13;
+const MOST_PREPARATIONS: usize = 2 * SLOT - NUMBER - LEAVE;
 
 /// A change of code: these bytes at this offset of the page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,8 +50,8 @@ pub struct Change {
 /// How a site is to be patched.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Site {
-    /// The `mov $nr,%eax` at this offset becomes the jump.
-    Number { at: usize, number: u32 },
+    /// The `mov $nr,%eax` at this offset becomes the jump, with so many bytes of instructions between it and the SYSCALL.
+    Number { at: usize, number: u32, moved: usize },
     /// The SYSCALL at this offset jumps to the hole at that offset.
     Hole { at: usize, hole: usize },
     /// The CPUID at this offset becomes the jump, with so many bytes of instructions behind it.
@@ -134,16 +141,28 @@ pub fn examine(page: &[u8], behind: usize, number: u64) -> Option<Site> {
     if page.get(at..behind)? != SYSCALL {
         return None;
     }
-    if let Some(start) = at.checked_sub(5) {
-        let loads = page[start] == MOV_EAX
-            && u64::from(u32::from_le_bytes([page[start + 1], page[start + 2], page[start + 3], page[start + 4]])) == number;
-        // A REX prefix would make it `mov $imm,%r8d`.
-        let prefixed = start > 0 && page[start - 1] & 0xf0 == 0x40;
-        if loads && !prefixed {
-            return Some(Site::Number { at: start, number: number as u32 });
-        }
+    let loads = |&start: &usize| {
+        let number = u32::try_from(number).ok().map(u32::to_le_bytes);
+        // A prefix would make it `mov $imm,%r8d` or a shorter one.
+        let prefixed = start > 0 && (page[start - 1] & 0xf0 == 0x40 || page[start - 1] == 0x66);
+        page[start] == MOV_EAX && number.is_some_and(|number| page[start + 1..start + NUMBER] == number) && !prefixed
+    };
+    let starts = (0..=MOST_PREPARATIONS).map_while(|moved| at.checked_sub(NUMBER + moved));
+    if let Some(start) = starts.filter(loads).find(|start| are_preparations(&page[start + NUMBER..at])) {
+        return Some(Site::Number { at: start, number: number as u32, moved: at - start - NUMBER });
     }
     find_hole(page, behind).map(|hole| Site::Hole { at, hole })
+}
+
+/// Whether these are whole instructions, one after the other, that may be run elsewhere and leave RAX as it is.
+fn are_preparations(mut code: &[u8]) -> bool {
+    while !code.is_empty() {
+        match decode(code) {
+            Some(instruction) if instruction.leaves_rax(code) => code = &code[instruction.length..],
+            _ => return false,
+        }
+    }
+    true
 }
 
 /// Five bytes of padding behind an unconditional jump or return, by decoding from `from` (an instruction's start) on, within reach of a
@@ -227,6 +246,32 @@ impl Instruction {
         }
     }
 
+    /// Surely does not write RAX or a part of it, and is neither a jump nor a call.
+    fn leaves_rax(&self, code: &[u8]) -> bool {
+        let rex = self.opcode_at.checked_sub(1).map(|at| code[at]).filter(|byte| byte & 0xf0 == 0x40);
+        let extended = |bit: u8| rex.is_some_and(|rex| rex & bit != 0);
+        let modrm = self.modrm_at.map_or(0, |at| code[at]);
+        // AH is number 4 of bytes, unless there is a prefix.
+        let other = |number: u8, bit: u8| number & 3 != 0 || (number == 4 && rex.is_some()) || extended(bit);
+        let operand = modrm < 0xc0 || other(modrm & 7, 1);
+        let register = other(modrm >> 3 & 7, 4);
+        match code[self.opcode_at] {
+            0x0f => match code[self.opcode_at + 1] {
+                0x10 | 0x11 | 0x1f | 0x28 | 0x29 | 0x60..=0x6f | 0x7f | 0xd6 | 0xef => true,
+                0x40..=0x4f | 0xaf | 0xb6 | 0xb7 | 0xbe | 0xbf => register,
+                0x90..=0x9f => operand,
+                _ => false,
+            },
+            // ALU operations: to the operand, to the register.
+            opcode @ 0x00..=0x3f => (opcode & 7 < 2 && operand) || (matches!(opcode & 7, 2 | 3) && register),
+            0x63 | 0x8a | 0x8b | 0x8d => register,
+            0x80 | 0x81 | 0x83 | 0x88 | 0x89 | 0xc0 | 0xc1 | 0xc6 | 0xc7 | 0xd0..=0xd3 => operand,
+            0x84 | 0x85 => true,
+            opcode @ 0xb0..=0xbf => other(opcode & 7, 1),
+            _ => false,
+        }
+    }
+
     /// A conditional jump: its condition and how far it goes from its end.
     fn branch(&self, code: &[u8]) -> Option<(u8, i32)> {
         match code[self.opcode_at] {
@@ -287,7 +332,7 @@ fn decode(code: &[u8]) -> Option<Instruction> {
             match second {
                 0x05 | 0x0b | 0x31 | 0xa2 | 0xc8..=0xcf => (false, 0),
                 0x80..=0x8f => (false, 4),
-                0x10..=0x17 | 0x1e | 0x1f | 0x28..=0x2f | 0x40..=0x4f | 0x54..=0x5f | 0x6e | 0x6f | 0x7e | 0x7f | 0x90..=0x9f => (true, 0),
+                0x10..=0x17 | 0x1e | 0x1f | 0x28..=0x2f | 0x40..=0x4f | 0x54..=0x6f | 0x7e | 0x7f | 0x90..=0x9f => (true, 0),
                 0xa3 | 0xab | 0xae | 0xaf | 0xb0 | 0xb1 | 0xb3 | 0xb6..=0xb8 | 0xbb..=0xbf | 0xc0 | 0xc1 | 0xd6 | 0xef => (true, 0),
                 0xba | 0xc2 | 0xc6 => (true, 1),
                 _ => return None,
@@ -349,18 +394,26 @@ pub fn changes(site: Site, page_address: u64, trampoline: u64) -> Option<[Option
 /// Where the trampoline goes back to, as an offset of its page.
 pub const fn return_offset(site: Site) -> usize {
     match site {
-        Site::Number { at, .. } => at + 7,
+        Site::Number { at, moved, .. } => at + NUMBER + moved + SYSCALL.len(),
         Site::Hole { at, .. } => at + 2,
         Site::Cpuid { at, moved } => at + 2 + moved,
     }
 }
 
+/// Bytes at the start of a system call's trampoline that stand for as many of the program's before the SYSCALL.
+pub const fn own_bytes(site: Site) -> usize {
+    match site {
+        Site::Number { moved, .. } => NUMBER + moved,
+        Site::Hole { .. } | Site::Cpuid { .. } => 0,
+    }
+}
+
 /// Slots that a site's trampoline takes.
 pub const fn slots(site: Site) -> usize {
-    if matches!(site, Site::Cpuid { .. }) {
-        2
-    } else {
-        1
+    match site {
+        Site::Cpuid { .. } => 2,
+        _ if own_bytes(site) + LEAVE > SLOT => 2,
+        _ => 1,
     }
 }
 
@@ -394,24 +447,21 @@ pub fn trampoline(site: Site, address: u64, page: &[u8], page_address: u64, head
                 from += instruction.length;
                 continue;
             }
-            let mut bytes = [0; 16];
-            let copy = bytes.get_mut(..instruction.length)?;
-            copy.copy_from_slice(&page[from..from + instruction.length]);
-            if let Some(displacement) = instruction.relative_displacement(copy) {
-                let old = i32::from_le_bytes(copy[displacement..displacement + 4].try_into().ok()?);
-                let target = (page_address + (from + instruction.length) as u64).wrapping_add_signed(i64::from(old));
-                let new = relative(address + (at + instruction.length) as u64, target)?;
-                copy[displacement..displacement + 4].copy_from_slice(&new);
-            }
-            put(copy, &mut at)?;
+            put(&relocated(&page[from..], instruction, page_address + from as u64, address + at as u64)?[..instruction.length], &mut at)?;
             from += instruction.length;
         }
         put(&near_jump(address + at as u64, back)?, &mut at)?;
         return Some(code);
     }
-    if let Site::Number { number, .. } = site {
+    if let Site::Number { at: site_at, number, moved: bytes } = site {
         put(&[MOV_EAX], &mut at)?;
         put(&number.to_le_bytes(), &mut at)?;
+        let mut from = site_at + NUMBER;
+        while from < site_at + NUMBER + bytes {
+            let instruction = decode(&page[from..])?;
+            put(&relocated(&page[from..], instruction, page_address + from as u64, address + at as u64)?[..instruction.length], &mut at)?;
+            from += instruction.length;
+        }
     }
     put(&[0x48, 0x8d, 0x0d], &mut at)?;
     put(&relative(address + at as u64 + 4, back)?, &mut at)?;
@@ -420,27 +470,45 @@ pub fn trampoline(site: Site, address: u64, page: &[u8], page_address: u64, head
     Some(code)
 }
 
-/// What a thread at `rip` within a system call's trampoline (`code` at `address`) is about to do.
+/// An instruction at `from` as it must be at `to` to do the same.
+fn relocated(code: &[u8], instruction: Instruction, from: u64, to: u64) -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    bytes.get_mut(..instruction.length)?.copy_from_slice(&code[..instruction.length]);
+    if let Some(displacement) = instruction.relative_displacement(code) {
+        let old = i32::from_le_bytes(bytes[displacement..displacement + 4].try_into().ok()?);
+        let target = (from + instruction.length as u64).wrapping_add_signed(i64::from(old));
+        bytes[displacement..displacement + 4].copy_from_slice(&relative(to + instruction.length as u64, target)?);
+    }
+    Some(bytes)
+}
+
+/// What a thread at `rip` within a system call's trampoline (`code` at `address`, see [`own_bytes`]) is about to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pending {
     /// The number, if it has yet to be loaded.
     pub number: Option<u32>,
+    /// Bytes of the program's instructions that are still to be run before the SYSCALL.
+    pub left: u64,
     /// Behind the SYSCALL.
     pub back: u64,
 }
 
 impl Pending {
-    pub fn at(code: &[u8; SLOT], address: u64, rip: u64) -> Option<Self> {
-        let word = |at: usize| Some(u32::from_le_bytes(code[at..at + 4].try_into().ok()?));
-        let skip = if code[0] == MOV_EAX { 5 } else { 0 };
-        let back = (address + skip as u64 + 7).wrapping_add_signed(i64::from(word(skip + 3)? as i32));
-        let number = if skip == 5 && rip == address { word(1) } else { None };
-        Some(Self { number, back })
+    pub fn at(code: &[u8], own_bytes: usize, address: u64, rip: u64) -> Option<Self> {
+        let word = |at: usize| Some(u32::from_le_bytes(code.get(at..at + 4)?.try_into().ok()?));
+        let back = (address + own_bytes as u64 + 7).wrapping_add_signed(i64::from(word(own_bytes + 3)? as i32));
+        let number = if own_bytes != 0 && rip == address { word(1) } else { None };
+        Some(Self { number, left: (own_bytes as u64).saturating_sub(rip - address), back })
     }
 
     /// The place in the program that corresponds to it: the SYSCALL, or what stood before it.
     pub const fn original(&self) -> u64 {
-        self.back - if self.number.is_some() { 7 } else { 2 }
+        self.back - SYSCALL.len() as u64 - self.left
+    }
+
+    /// The same when the number has been loaded: nothing that a patch overwrites.
+    pub const fn behind_number(&self) -> u64 {
+        self.original() + if self.number.is_some() { NUMBER as u64 } else { 0 }
     }
 }
 
@@ -459,7 +527,7 @@ mod tests {
     fn a_loaded_number_is_replaced() {
         let page = page(&[0x90, 0xb8, 39, 0, 0, 0, 0x0f, 0x05, 0xc3]);
         let site = examine(&page, 8, 39).unwrap();
-        assert_eq!(site, Site::Number { at: 1, number: 39 });
+        assert_eq!(site, Site::Number { at: 1, number: 39, moved: 0 });
         let [none, change] = changes(site, 0x7000_0000, 0x6fff_0018).unwrap();
         assert_eq!(none, None);
         let change = change.unwrap();
@@ -475,6 +543,60 @@ mod tests {
         // mov $8,%r8d; syscall
         let page = page(&[0x41, 0xb8, 8, 0, 0, 0, 0x0f, 0x05, 0xc3]);
         assert_eq!(examine(&page, 8, 8), Some(Site::Hole { at: 6, hole: 9 }));
+    }
+
+    #[test]
+    fn preparations_go_along() {
+        // mov $14,%eax; lea 0x100(%rip),%rsi; xor %r10d,%r10d; syscall
+        let code = page(&[0xb8, 14, 0, 0, 0, 0x48, 0x8d, 0x35, 0, 1, 0, 0, 0x45, 0x31, 0xd2, 0x0f, 0x05]);
+        let site = examine(&code, 17, 14).unwrap();
+        assert_eq!(site, Site::Number { at: 0, number: 14, moved: 10 });
+        assert_eq!((return_offset(site), own_bytes(site), slots(site)), (17, 15, 2));
+        let (address, page_address) = (0x1000_0048, 0x1001_0000);
+        let bytes = trampoline(site, address, &code, page_address, 0x1000_0000).unwrap();
+        let word = |at: usize| i64::from(i32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()));
+        assert_eq!(bytes[..8], [0xb8, 14, 0, 0, 0, 0x48, 0x8d, 0x35]);
+        assert_eq!(address as i64 + 12 + word(8), page_address as i64 + 12 + 0x100);
+        assert_eq!(bytes[12..18], [0x45, 0x31, 0xd2, 0x48, 0x8d, 0x0d]);
+        assert_eq!(address as i64 + 22 + word(18), page_address as i64 + 17);
+        for (inside, place) in [(0, 0), (5, 5), (12, 12), (15, 15), (22, 15)] {
+            assert_eq!(Pending::at(&bytes, own_bytes(site), address, address + inside).unwrap().original(), page_address + place);
+        }
+        // It fits into one slot when there is little of it.
+        assert_eq!(slots(Site::Number { at: 0, number: 14, moved: 6 }), 1);
+        assert_eq!(slots(Site::Number { at: 0, number: 14, moved: 7 }), 2);
+    }
+
+    #[test]
+    fn what_touches_rax_or_jumps_is_no_preparation() {
+        let cases: [(&[u8], bool); 16] = [
+            (&[0x40, 0x80, 0xf6, 0x81], true),                // xor $0x81,%sil
+            (&[0x80, 0xf4, 0x81], false),                     // xor $0x81,%ah
+            (&[0x40, 0x80, 0xf4, 0x81], true),                // xor $0x81,%spl
+            (&[0x31, 0xd2], true),                            // xor %edx,%edx
+            (&[0x31, 0xd0], false),                           // xor %edx,%eax
+            (&[0x41, 0x31, 0xd0], true),                      // xor %edx,%r8d
+            (&[0x48, 0x89, 0x3e], true),                      // mov %rdi,(%rsi)
+            (&[0x8b, 0x03], false),                           // mov (%rbx),%eax
+            (&[0x44, 0x8b, 0x03], true),                      // mov (%rbx),%r8d
+            (&[0xba, 1, 0, 0, 0], true),                      // mov $1,%edx
+            (&[0xb8, 1, 0, 0, 0], false),                     // mov $1,%eax
+            (&[0x48, 0xc7, 0x04, 0x24, 0x20, 0, 0, 0], true), // movq $32,(%rsp)
+            (&[0x0f, 0x95, 0xc0], false),                     // setne %al
+            (&[0x74, 0x00], false),                           // je
+            (&[0xe8, 0, 0, 0, 0], false),                     // call
+            (&[0x0f, 0x05], false),                           // syscall
+        ];
+        for (preparation, good) in cases {
+            let mut code = alloc::vec![0xb8, 14, 0, 0, 0];
+            code.extend(preparation);
+            code.extend([0x0f, 0x05, 0x06]);
+            let behind = 7 + preparation.len();
+            let site = Site::Number { at: 0, number: 14, moved: preparation.len() };
+            assert_eq!(examine(&page(&code), behind, 14), good.then_some(site), "{preparation:x?}");
+        }
+        // A prefix makes another instruction of it.
+        assert_eq!(examine(&page(&[0x66, 0xb8, 14, 0, 0, 0, 0x31, 0xd2, 0x0f, 0x05, 0x06]), 10, 14), None);
     }
 
     #[test]
@@ -497,14 +619,15 @@ mod tests {
         let (address, page_address, header) = (0x1000_0048, 0x1001_0000, 0x1000_0000);
         let code = |site, page_address| trampoline(site, address, &[], page_address, header);
         let slot = |code: [u8; 2 * SLOT]| -> [u8; SLOT] { code[..SLOT].try_into().unwrap() };
-        let number = slot(code(Site::Number { at: 0, number: 1 }, page_address).unwrap());
+        let number = slot(code(Site::Number { at: 0, number: 1, moved: 0 }, page_address).unwrap());
         assert_eq!(number[..5], [0xb8, 1, 0, 0, 0]);
-        let pending = |slot: &[u8; SLOT], rip| Pending::at(slot, address, rip).unwrap();
-        assert_eq!(pending(&number, address), Pending { number: Some(1), back: page_address + 7 });
-        assert_eq!(pending(&number, address).original(), page_address);
-        assert_eq!(pending(&number, address + 5).original(), page_address + 5);
+        let pending = |slot: &[u8; SLOT], own_bytes, rip| Pending::at(slot, own_bytes, address, rip).unwrap();
+        assert_eq!(pending(&number, 5, address), Pending { number: Some(1), left: 5, back: page_address + 7 });
+        assert_eq!(pending(&number, 5, address).original(), page_address);
+        assert_eq!(pending(&number, 5, address).behind_number(), page_address + 5);
+        assert_eq!(pending(&number, 5, address + 5).original(), page_address + 5);
         let hole = slot(code(Site::Hole { at: 4, hole: 9 }, page_address).unwrap());
-        assert_eq!(pending(&hole, address).original(), page_address + 4);
+        assert_eq!(pending(&hole, 0, address).original(), page_address + 4);
         assert_eq!(instruction_length(&hole), Some(7));
         assert_eq!(instruction_length(&hole[7..]), Some(6));
         assert!(code(Site::Hole { at: 4, hole: 9 }, page_address + (4 << 30)).is_none());

@@ -19,47 +19,25 @@ use super::{Pages, PAGE_SIZE};
 use alloc::collections::BTreeMap;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use cache::{FilePatches, Wanted};
+use cache::{Attempt, FilePatches, Wanted};
 use code::Pending;
 use core::sync::atomic::Ordering;
 use hal::context::UserContext;
 use hal::frame::{Frame, Page};
 use hal::paging::Rights;
 
-/// So many slow calls from one place make it worth a patch.
-const WORTH: u8 = 2;
-const SITES: usize = 64;
-const HOPELESS: u8 = u8::MAX;
+/// Places that cannot be patched in a space, by the address of the instruction: some of them, the others are tried again.
+pub(super) struct GivenUp([u64; 64]);
 
-/// Slow calls seen, by return address.
-pub(super) struct Sites([(u64, u8); SITES]);
-
-impl Default for Sites {
+impl Default for GivenUp {
     fn default() -> Self {
-        Self([(0, 0); SITES])
+        Self([0; 64])
     }
 }
 
-impl Sites {
-    /// Counts a call. True: now is the time.
-    fn count(&mut self, rip: u64) -> bool {
-        let site = &mut self.0[(rip ^ rip >> 6 ^ rip >> 12) as usize % SITES];
-        if site.0 != rip {
-            *site = (rip, 0);
-        }
-        if site.1 == HOPELESS {
-            return false;
-        }
-        site.1 = site.1.saturating_add(1).min(HOPELESS - 1);
-        site.1 >= WORTH
-    }
-
-    fn is_hopeless(&self, rip: u64) -> bool {
-        self.0[(rip ^ rip >> 6 ^ rip >> 12) as usize % SITES] == (rip, HOPELESS)
-    }
-
-    fn give_up(&mut self, rip: u64) {
-        self.0[(rip ^ rip >> 6 ^ rip >> 12) as usize % SITES] = (rip, HOPELESS);
+impl GivenUp {
+    fn slot(&mut self, address: u64) -> &mut u64 {
+        &mut self.0[(address ^ address >> 6 ^ address >> 12) as usize % 64]
     }
 }
 
@@ -78,15 +56,23 @@ struct Area {
 impl AddressSpace {
     /// A system call came in by the SYSCALL instruction: patches its site when it is worth it. Called before the call is served.
     pub fn slow_call(&self, context: &UserContext) {
-        if !self.patching.load(Ordering::Relaxed) || !self.sites.lock().count(context.rip) {
-            return;
-        }
         // The whole site lies on one page.
-        let page_address = (context.rip - 2) & !(PAGE_SIZE - 1);
+        let address = context.rip - code::SYSCALL.len() as u64;
+        let page_address = address & !(PAGE_SIZE - 1);
         let wanted = Wanted::SystemCall { behind: (context.rip - page_address) as usize, number: context.orig_rax };
-        if self.edit(|inner, left| patch(inner, left, page_address, wanted, true)).is_none() {
-            self.sites.lock().give_up(context.rip);
+        self.patch_at(address, page_address, wanted, true);
+    }
+
+    /// Whether the place is patched now, so that the program may execute it again.
+    fn patch_at(&self, address: u64, page_address: u64, wanted: Wanted, shown: bool) -> bool {
+        if !self.patching.load(Ordering::Relaxed) || *self.given_up.lock().slot(address) == address {
+            return false;
         }
+        let done = self.edit(|inner, left| patch(inner, left, page_address, wanted, shown));
+        if done.is_none() {
+            *self.given_up.lock().slot(address) = address;
+        }
+        done.is_some()
     }
 
     /// A general-protection fault came in: true if it was a CPUID (which the VMM made a fault), and the program may go on. `alone`: no other
@@ -98,12 +84,7 @@ impl AddressSpace {
             return false;
         }
         let page_address = context.rip & !(PAGE_SIZE - 1);
-        let wanted = Wanted::Cpuid { at: (context.rip - page_address) as usize };
-        let may_patch = self.patching.load(Ordering::Relaxed) && !self.sites.lock().is_hopeless(context.rip);
-        let patched = may_patch && self.edit(|inner, left| patch(inner, left, page_address, wanted, alone)).is_some();
-        if may_patch && !patched {
-            self.sites.lock().give_up(context.rip);
-        }
+        let patched = self.patch_at(context.rip, page_address, Wanted::Cpuid { at: (context.rip - page_address) as usize }, alone);
         if !patched {
             let [a, b, c, d] = hal::cpu::cpuid(context.rax as u32, context.rcx as u32).map(u64::from);
             (context.rax, context.rbx, context.rcx, context.rdx) = (a, b, c, d);
@@ -135,11 +116,17 @@ impl AddressSpace {
         }
     }
 
-    /// A step (the trap flag) led into a trampoline. True: the context is now that of a program behind its SYSCALL, which is to be served.
+    /// A step (the trap flag) led into a trampoline. True: the context is now that of a program behind its SYSCALL, which is to be served. False:
+    /// it is that of a program, not in a trampoline.
     pub fn stepped_into_trampoline(&self, context: &mut UserContext) -> bool {
         let Some(pending) = self.pending(context.rip) else { return false };
         if let Some(number) = pending.number {
             context.rax = u64::from(number);
+        }
+        if pending.behind_number() + code::SYSCALL.len() as u64 != pending.back {
+            // Other instructions come first. They stand in the program, too.
+            context.rip = pending.behind_number();
+            return false;
         }
         context.orig_rax = context.rax;
         context.rip = pending.back;
@@ -156,7 +143,8 @@ impl AddressSpace {
     }
 }
 
-/// Patches a place of the page at `page_address`, in this space if it is to be `shown` there. None: impossible, or not shown.
+/// Patches a place of the page at `page_address`, in this space if it is to be `shown` there, or leaves it for later. None: impossible,
+/// or not shown.
 fn patch(inner: &mut Inner, left: &mut Leftovers, page_address: u64, wanted: Wanted, shown: bool) -> Option<()> {
     let vma = inner.map.find(page_address).filter(|vma| may_patch(vma))?;
     let Backing::Object(mapping, _) = &vma.backing else { return None };
@@ -169,7 +157,10 @@ fn patch(inner: &mut Inner, left: &mut Leftovers, page_address: u64, wanted: Wan
         return None;
     }
     let base = area_below(inner, page_address, &pages)?;
-    let copy = file.patch(index, &Page::Window(entry.address), page_address, base, wanted).filter(|_| shown)?;
+    let Attempt::Done(copy) = file.patch(index, &Page::Window(entry.address), page_address, base, wanted)? else { return Some(()) };
+    if !shown {
+        return None;
+    }
     set_up(inner, left, base, &file, &pages)?;
     if copy.address() == entry.address {
         // Patched already, and yet the call was slow: somebody jumps to the SYSCALL itself.
