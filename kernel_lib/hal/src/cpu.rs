@@ -11,7 +11,7 @@ use abi::layout::{self, vector, MAX_VCPUS};
 use alloc::sync::Arc;
 use core::arch::asm;
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 /// A vCPU's data, at `CPU_DATA` of its area; GS base points to it while the library OS runs. The first part is known to `entry.s`.
 #[repr(C)]
@@ -135,6 +135,10 @@ fn known_cpuid() -> &'static [CpuidEntry; CPUID_ENTRIES] {
 /// may be a fault, see the VMM).
 pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
     if has_cpuid_tables() {
+        // Programs look for a hypervisor's interface at 256 places (the Java VM at each start), and the VMM gives them none.
+        if (0x4000_0000..0x5000_0000).contains(&leaf) {
+            return [0; 4];
+        }
         let mut known = known_cpuid().iter().take_while(|entry| entry.leaf != CPUID_ANY);
         if let Some(entry) = known.find(|entry| entry.leaf == leaf && (entry.subleaf == CPUID_ANY || entry.subleaf == subleaf)) {
             return entry.answer;
@@ -199,6 +203,8 @@ pub fn panic(text: &str) -> ! {
 // ---- Local APIC ----
 
 const APIC_EOI: u64 = 0xb0;
+/// Which of the vectors from 0xe0 on, all that are used, are in service.
+const APIC_IN_SERVICE: u64 = 0x170;
 const APIC_SPURIOUS: u64 = 0xf0;
 const APIC_ICR_LOW: u64 = 0x300;
 const APIC_ICR_HIGH: u64 = 0x310;
@@ -209,6 +215,11 @@ const APIC_TIMER_DIVIDE: u64 = 0x3e0;
 fn apic_write(register: u64, value: u32) {
     // SAFETY: the local APIC's page is mapped in the direct map.
     unsafe { phys::pointer::<u32>(layout::LOCAL_APIC + register).write_volatile(value) };
+}
+
+fn apic_read(register: u64) -> u32 {
+    // SAFETY: as in apic_write; what is read here has no side effect.
+    unsafe { phys::pointer::<u32>(layout::LOCAL_APIC + register).read_volatile() }
 }
 
 fn send(cpu: usize, vector: u8) {
@@ -450,9 +461,32 @@ pub(crate) fn answer_deferred() {
     if percpu().deferred_flush.swap(0, Ordering::AcqRel) != 0 {
         answer_flush();
     }
-    for _ in 0..percpu().deferred_ends.swap(0, Ordering::AcqRel) {
-        apic_write(APIC_EOI, 0);
+    let ends = percpu().deferred_ends.swap(0, Ordering::AcqRel);
+    if ends != 0 && must_end() {
+        for _ in 0..ends {
+            apic_write(APIC_EOI, 0);
+        }
     }
+}
+
+/// Whether ends of interrupts are to be signalled. The paging-based KVM ends an interrupt when it delivers it (docs/decisions/0008), and
+/// the signal would be an exit for nothing. Asked while an interrupt is handled: on any other APIC it is in service now, and one such
+/// answer is final. To ask costs as much as to signal, so it is asked some times.
+fn must_end() -> bool {
+    const ENOUGH: u32 = 8;
+    static MUST: AtomicBool = AtomicBool::new(false);
+    static NOT_IN_SERVICE: AtomicU32 = AtomicU32::new(0);
+    if !MUST.load(Ordering::Relaxed) {
+        if NOT_IN_SERVICE.load(Ordering::Relaxed) >= ENOUGH {
+            return false;
+        }
+        if apic_read(APIC_IN_SERVICE) == 0 {
+            NOT_IN_SERVICE.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        MUST.store(true, Ordering::Relaxed);
+    }
+    true
 }
 
 /// Handles an interrupt. `frame_in_use`: an exception's frame still lies on the ring-0 stack, so INT 4 must wait.
