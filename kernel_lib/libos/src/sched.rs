@@ -149,8 +149,18 @@ fn enqueue(task: Arc<Task>) {
     if target != cpu::id() {
         cpu::kick(target);
     } else if !queue.is_idle.load(Ordering::Relaxed) {
-        let patience = if (0..cpu::count()).any(|other| QUEUES[other].is_idle.load(Ordering::Relaxed)) { PATIENCE } else { SLICE };
-        cpu::set_timer(hal::time::monotonic() + patience);
+        cpu::set_timer(hal::time::monotonic() + patience());
+    }
+}
+
+/// How long a task may wait before something is done for it: an idle vCPU fetched, or the end of a slice enforced. A vCPU that becomes
+/// idle later takes it by itself.
+fn patience() -> u64 {
+    let idle = (0..cpu::count()).any(|cpu| QUEUES[cpu].is_idle.load(Ordering::Relaxed));
+    if idle {
+        PATIENCE
+    } else {
+        SLICE
     }
 }
 
@@ -297,7 +307,7 @@ fn run(next: Arc<Task>, now: u64) {
 /// Programs the timer for a turn that begins. Done after the switch: before it, the exit would keep the task that leaves from running
 /// elsewhere.
 fn arm_for_turn() {
-    arm(others_want_to_run().then(|| hal::time::monotonic() + PATIENCE));
+    arm(others_want_to_run().then(|| hal::time::monotonic() + patience()));
 }
 
 /// What an interrupt brought: events of the host, timers, the end of a slice. Called on the way back to a program.
