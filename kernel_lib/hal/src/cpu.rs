@@ -143,10 +143,6 @@ pub fn cpuid(leaf: u32, subleaf: u32) -> [u32; 4] {
         if let Some(entry) = known.find(|entry| entry.leaf == leaf && (entry.subleaf == CPUID_ANY || entry.subleaf == subleaf)) {
             return entry.answer;
         }
-        // Java looks for a hypervisor at 256 of the leaves that belong to them; KVM answers zeros for those that it does not list.
-        if leaf >> 28 == 4 {
-            return [0; 4];
-        }
     }
     let (mut a, mut b, mut c, mut d): (u64, u64, u64, u64) = (entry::addresses().cpuid, 0, u64::from(subleaf), 0);
     // SAFETY: INT 4 runs `hal_ring0_cpuid`. RBX cannot be named as an operand, so it changes places around it.

@@ -346,7 +346,8 @@ hal_entry_interrupt:
     call hal_interrupt
     jmp hal_exit
 
-2:  # in the stub: RSP is the program's only before its first instruction
+2:  # in the stub: RSP is the program's only before its first instruction; SYSCALL has cleared some of the flags
+    mov %r11, 16(%rcx)
     test %rax, %rax
     jz 22f
 21: mov PC_USER_RSP(%rbx), %rax
