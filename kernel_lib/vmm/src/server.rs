@@ -25,8 +25,12 @@ use crate::services::{Host, Request};
 
 pub const FIRST_SERVERS: usize = 2;
 pub const MAX_SERVERS: usize = 8;
-/// How long an empty ring is polled before the leader sleeps.
+/// How long an empty ring is polled before the leader sleeps: longer when requests come one after the other with the guest's own work
+/// between them, since a wake-up costs more than such a pause.
 const POLL_MICROSECONDS: u64 = 30;
+const LONGEST_POLL_MICROSECONDS: u64 = 200;
+/// A turn of the polling loop that takes longer was interrupted: somebody else wants this CPU.
+const INTERRUPTED_MICROSECONDS: u64 = 20;
 /// Requests waiting behind the one just taken that are worth a second thread.
 const BACKLOG: u32 = 4;
 
@@ -46,7 +50,11 @@ pub struct Servers {
     state: Mutex<State>,
     promotion: Condvar,
     grow: Box<dyn Fn() + Send + Sync>,
-    poll_ticks: u64,
+    /// Ticks of the TSC in a microsecond.
+    microsecond: u64,
+    /// When the last request was served, and the time between two: a moving average, in ticks.
+    last_served: AtomicU64,
+    pause: AtomicU64,
     serving: AtomicUsize,
     stopping: AtomicBool,
     pub served: AtomicU64,
@@ -86,7 +94,9 @@ impl Servers {
             state: Mutex::new(State { total: FIRST_SERVERS, ..State::default() }),
             promotion: Condvar::new(),
             grow,
-            poll_ticks: tsc_hz / 1_000_000 * POLL_MICROSECONDS,
+            microsecond: tsc_hz / 1_000_000,
+            last_served: AtomicU64::new(0),
+            pause: AtomicU64::new(0),
             serving: AtomicUsize::new(0),
             stopping: AtomicBool::new(false),
             served: AtomicU64::new(0),
@@ -212,8 +222,28 @@ impl Servers {
         let request = Request::copy(slot);
         let somebody_sleeps = self.host.serve_into(slot, &request, worker);
         self.served.fetch_add(1, Ordering::Relaxed);
+        self.note_pause();
         if somebody_sleeps {
             self.host.events.complete(number, request.vcpu());
+        }
+    }
+
+    fn note_pause(&self) {
+        let now = tsc();
+        let longest = 4 * LONGEST_POLL_MICROSECONDS * self.microsecond;
+        let pause = now.saturating_sub(self.last_served.swap(now, Ordering::Relaxed)).min(longest);
+        let average = self.pause.load(Ordering::Relaxed);
+        self.pause.store(average - average / 8 + pause / 8, Ordering::Relaxed);
+    }
+
+    /// Twice the usual pause, if requests come quickly enough for that.
+    fn poll_ticks(&self) -> u64 {
+        let expected = 2 * self.pause.load(Ordering::Relaxed);
+        let shortest = POLL_MICROSECONDS * self.microsecond;
+        if expected > LONGEST_POLL_MICROSECONDS * self.microsecond {
+            shortest
+        } else {
+            expected.max(shortest)
         }
     }
 
@@ -222,11 +252,16 @@ impl Servers {
             return;
         };
         let start = tsc();
-        while tsc().wrapping_sub(start) < self.poll_ticks {
+        let (mut now, end) = (start, start.wrapping_add(self.poll_ticks()));
+        while now < end {
             if ring.tail.load(Ordering::Relaxed) != ring.head.load(Ordering::Relaxed) {
                 return;
             }
             std::hint::spin_loop();
+            let before = std::mem::replace(&mut now, tsc());
+            if now.wrapping_sub(before) > INTERRUPTED_MICROSECONDS * self.microsecond {
+                break;
+            }
         }
         let asleep = self.asleep.fetch_add(1, Ordering::SeqCst) + 1;
         ring.sleepers.store(asleep, Ordering::SeqCst);
