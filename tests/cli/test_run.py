@@ -153,6 +153,27 @@ def test_what_the_host_changes_in_a_volume_is_noticed(contained: bundles.Runtime
         assert follower.communicate(timeout=SECONDS) == native.communicate(timeout=SECONDS)
 
 
+def test_a_full_disk(contained: bundles.Runtime, tmp_path: Path) -> None:
+    program = bundles.build_guest_programs() / "memory"
+    bundle = bundles.busybox_bundle(tmp_path / "bundle", [program])
+    said = []
+    for inside in (False, True):
+        volume = tmp_path / f"volume-{inside}"
+        volume.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m,nr_inodes=20", "tmpfs", volume], check=True)
+        try:
+            if inside:
+                mount = {"destination": "/volume", "type": "bind", "source": str(volume), "options": ["rbind", "rw"]}
+                bundle.configure(["/bin/memory", "@full", "/volume"], mounts=[mount])
+                said.append(contained.run(bundle, timeout=SECONDS).text)
+            else:
+                natively = subprocess.run([program, "@full", volume], capture_output=True, text=True, check=True)
+                said.append(natively.stdout)
+        finally:
+            subprocess.run(["umount", "--lazy", volume], check=True)
+    assert said[0] == said[1]
+
+
 def test_what_it_writes_is_in_the_bundle(run: Callable[..., bundles.Completed], bundle: bundles.Bundle) -> None:
     run("sh", "-c", "echo kept > /work/file; mkdir /work/folder; ln -s file /work/link; chown 1000 /work/file")
     work = bundle.rootfs / "work"

@@ -803,3 +803,37 @@ CASE(limit_of_address_space)
 	char *end = (char *)syscall(SYS_brk, 0);
 	yes("brk beyond RLIMIT_DATA refused", (char *)syscall(SYS_brk, end + (4 << 20)) == end);
 }
+
+/* A file system that has no room left for names, then for data; argument: an empty one. */
+HELPER(full)
+{
+	static char block[16 * PAGE];
+	char name[16];
+	int names = 0;
+	long written = 0, bytes;
+	must(chdir(argv[0]));
+	for (int fd; snprintf(name, sizeof name, "n%d", names), (fd = open(name, O_WRONLY | O_CREAT | O_EXCL, 0644)) != -1; names++)
+		close(fd);
+	say("%d files, then %s", names, error_name(errno));
+	ok("mkdir", mkdir("d", 0755));
+	ok("symlink", symlink("target", "l"));
+	ok("link", link("n0", "m"));
+	ok("rename", rename("n0", "n1"));
+	ok("unlink", unlink("n1"));
+	ok("mkdir", mkdir("d", 0755));
+	int data = must(open("n2", O_RDWR)), sparse = must(open("n3", O_RDWR));
+	while ((bytes = write(data, block, sizeof block)) > 0)
+		written += bytes;
+	say("%ld bytes, then %s", written, error_name(errno));
+	ok("pwrite", pwrite(sparse, block, PAGE, 0));
+	ok("fallocate", fallocate(sparse, 0, 0, PAGE));
+	must(ftruncate(sparse, 16 * PAGE));
+	char *map = mmap(NULL, 16 * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, sparse, 0);
+	touch("a hole", map + PAGE, STORE);
+	touch("a hole again", map + 2 * PAGE, STORE);
+	must(ftruncate(data, 0));
+	touch("a hole, with room", map + PAGE, STORE);
+	ok("msync", msync(map, 16 * PAGE, MS_SYNC));
+	ok("pwrite", pwrite(sparse, block, PAGE, 0));
+	return 0;
+}

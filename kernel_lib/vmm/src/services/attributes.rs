@@ -49,6 +49,11 @@ pub fn stat_place(place: &Place) -> Result<Stat, Errno> {
     stat_at(place.as_fd(), place.last())
 }
 
+/// Whether a new object has its owner and these bits of the mode already, as it mostly has: a chown costs as much as the creation.
+pub fn is_as_wanted(made: &Stat, owner: u64, bits: u32) -> bool {
+    u64::from(made.uid) | u64::from(made.gid) << 32 == owner && made.mode & bits == bits
+}
+
 impl Host {
     pub(super) fn stat(&self, request: &Request) -> Answer {
         let [path, bytes, to, ..] = request.args;
@@ -59,11 +64,17 @@ impl Host {
 
     /// Stat of each component in turn; see `abi::request::TABLE`.
     pub(super) fn walk(&self, request: &Request) -> Answer {
-        let [path, bytes, buffer, room, ..] = request.args;
+        let [path, bytes, buffer, room, directory, directory_bytes] = request.args;
         let handle = self.handles.get(request.handle)?;
         let name = self.name(path, bytes)?;
         if request.flags() == WALK_SIBLINGS {
-            return self.siblings(handle.as_fd(), &name, buffer, room);
+            let directory = self.name(directory, directory_bytes)?;
+            if directory.is_empty() {
+                return self.siblings(handle.as_fd(), &name, buffer, room);
+            }
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = openat2_beneath(handle.as_fd(), directory.as_c_str().to_bytes(), flags, Mode::empty())?;
+            return self.siblings(directory.as_fd(), &name, buffer, room);
         }
         let mut directory = None;
         let (mut found, mut failure, mut target_bytes) = (0u64, 0u64, 0u64);

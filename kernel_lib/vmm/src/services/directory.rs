@@ -2,9 +2,11 @@
 
 use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, FileType, Gid, Mode, RenameFlags, SeekFrom, Uid};
+use abi::request::Stat;
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Uid};
 
-use super::names::{descriptor_name, place_of, Place};
+use super::attributes::{is_as_wanted, stat_place};
+use super::names::{descriptor_name, openat2_beneath, place_of, Place};
 use super::{fault, Answer, Errno, Host, Reply, Request};
 use crate::server::Worker;
 
@@ -13,10 +15,18 @@ const MAX_LIST: u64 = 1 << 20;
 
 impl Host {
     pub(super) fn list(&self, request: &Request, worker: &Worker<'_>) -> Answer {
-        let [cookie, buffer, bytes, ..] = request.args;
+        let [cookie, buffer, bytes, path, path_bytes, ..] = request.args;
         let handle = self.handles.get(request.handle)?;
         let bytes = bytes.min(MAX_LIST);
         let to = self.memory.buffer(buffer, bytes).map_err(fault)?;
+        let name = self.name(path, path_bytes)?;
+        if !name.is_empty() {
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = openat2_beneath(handle.as_fd(), name.as_c_str().to_bytes(), flags, Mode::empty())?;
+            worker.may_block();
+            rustix::fs::seek(&directory, SeekFrom::Start(cookie))?;
+            return crate::memory_sys::getdents(directory.as_fd(), &to).map(Reply::of);
+        }
         let _turn = handle.position.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         worker.may_block();
         rustix::fs::seek(&*handle, SeekFrom::Start(cookie))?;
@@ -24,8 +34,8 @@ impl Host {
     }
 
     pub(super) fn make(&self, request: &Request) -> Answer {
-        let [path, bytes, _, device, owner, target] = request.args;
-        let mode = request.small(2)?;
+        let [path, bytes, mode, stat_to, owner, target] = request.args;
+        let (mode, device) = (mode as u32, mode >> 32);
         let place = self.place(request.handle, path, bytes)?.named()?;
         let permissions = Mode::from_raw_mode(mode & 0o7777);
         let kind = FileType::from_raw_mode(mode & S_IFMT);
@@ -40,25 +50,32 @@ impl Host {
             }
             FileType::Unknown => return Err(Errno::INVAL),
         }
-        if let Err(errno) = self.own(&place, kind, permissions, owner) {
+        let stat = self.own(&place, kind, permissions, owner).inspect_err(|_| {
             let flags = if kind == FileType::Directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
             let _ = rustix::fs::unlinkat(&place, place.last(), flags);
-            return Err(errno);
+        })?;
+        if stat_to != 0 {
+            self.memory.write(stat_to, &stat).map_err(fault)?;
         }
         Ok(Reply::of(0))
     }
 
-    /// Owner of what was just made, and the set-id and sticky bits that mkdir(2) and chown(2) drop.
-    fn own(&self, place: &Place, kind: FileType, mode: Mode, owner: u64) -> Result<(), Errno> {
+    /// Owner of what was just made, and the set-id and sticky bits that mkdir(2) and chown(2) drop; its attributes then.
+    fn own(&self, place: &Place, kind: FileType, mode: Mode, owner: u64) -> Result<Stat, Errno> {
+        let made = stat_place(place)?;
+        let bits = if kind == FileType::Symlink { 0 } else { mode.as_raw_mode() & 0o7000 };
+        if is_as_wanted(&made, owner, bits) {
+            return Ok(made);
+        }
         let (uid, gid) = (Uid::from_raw(owner as u32), Gid::from_raw((owner >> 32) as u32));
         match rustix::fs::chownat(place, place.last(), Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW) {
             Err(Errno::PERM | Errno::INVAL) if !rustix::process::geteuid().is_root() => {}
             other => other?,
         }
-        if kind != FileType::Symlink && mode.as_raw_mode() & 0o7000 != 0 {
+        if bits != 0 {
             rustix::fs::chmodat(place, place.last(), mode, AtFlags::empty())?;
         }
-        Ok(())
+        stat_place(place)
     }
 
     pub(super) fn unlink(&self, request: &Request, _worker: &Worker<'_>) -> Answer {

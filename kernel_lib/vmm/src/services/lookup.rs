@@ -6,9 +6,10 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use abi::request::Stat;
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
-use super::attributes::stat_at;
+use super::attributes::{is_as_wanted, stat_at};
 use super::data::read_file;
 use super::names::{descriptor_name, place_of, Place};
 use super::{fault, Answer, Errno, Host, Reply, Request};
@@ -58,11 +59,12 @@ impl Host {
             let (fd, kind) = self.open_existing(&place, flags & PASSED)?;
             Opened { fd, kind, created: false }
         };
+        let mut stat = None;
         if opened.created {
-            set_owner(&opened.fd, owner, mode)?;
+            stat = Some(set_owner(&opened.fd, owner, mode)?);
         }
         if stat_to != 0 {
-            let stat = stat_at(opened.fd.as_fd(), c"")?;
+            let stat = stat.map_or_else(|| stat_at(opened.fd.as_fd(), c""), Ok)?;
             self.memory.write(stat_to, &stat).map_err(fault)?;
         }
         let reads = vectors.bytes() > 0 && opened.kind == Kind::File && !creates;
@@ -151,14 +153,18 @@ impl Host {
     }
 }
 
-/// Gives a new object its owner. Without the privilege everything belongs to the user who runs the VMM, which a rootless container's
+/// Gives a new file its owner; its attributes then. Without the privilege everything belongs to the user who runs the VMM, which a rootless container's
 /// user namespace shows as its root.
-pub fn set_owner(fd: impl AsFd, owner: u64, mode: Mode) -> Result<(), Errno> {
-    let (uid, gid) = (owner as u32, (owner >> 32) as u32);
-    match rustix::fs::fchown(fd.as_fd(), Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid))) {
-        // chown(2) clears the set-id bits that open(2) has just set.
-        Ok(()) if mode.as_raw_mode() & 0o6000 != 0 => rustix::fs::fchmod(fd, mode),
-        Err(Errno::PERM | Errno::INVAL) if !rustix::process::geteuid().is_root() => Ok(()),
-        other => other,
+fn set_owner(fd: impl AsFd, owner: u64, mode: Mode) -> Result<Stat, Errno> {
+    let made = stat_at(fd.as_fd(), c"")?;
+    if is_as_wanted(&made, owner, mode.as_raw_mode() & 0o6000) {
+        return Ok(made);
     }
+    match rustix::fs::fchown(fd.as_fd(), Some(Uid::from_raw(owner as u32)), Some(Gid::from_raw((owner >> 32) as u32))) {
+        // chown(2) clears the set-id bits that open(2) has just set.
+        Ok(()) if mode.as_raw_mode() & 0o6000 != 0 => rustix::fs::fchmod(fd.as_fd(), mode)?,
+        Err(Errno::PERM | Errno::INVAL) if !rustix::process::geteuid().is_root() => {}
+        other => other?,
+    }
+    stat_at(fd.as_fd(), c"")
 }

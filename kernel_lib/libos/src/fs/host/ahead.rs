@@ -57,13 +57,13 @@ impl Ahead {
 
 impl HostInode {
     pub(super) fn find_ahead(&self, name: &[u8]) -> Vec<(Vec<u8>, Arc<dyn Inode>)> {
-        let (Ok(parent), Some(handle)) = (self.arc(), self.known_handle()) else { return Vec::new() };
+        let Ok(parent) = self.arc() else { return Vec::new() };
         let names = self.ahead.lock().from(name);
         if names.len() < 2 {
             return Vec::new();
         }
         let asked: Vec<&[u8]> = names.iter().map(Vec::as_slice).collect();
-        let Ok(stats) = request::siblings(handle.number(), &asked) else { return Vec::new() };
+        let Ok(stats) = self.with_name(|handle, path| request::siblings(handle, path, &asked)) else { return Vec::new() };
         let mut found: Vec<(Vec<u8>, Arc<dyn Inode>)> = Vec::with_capacity(names.len());
         for (name, stat) in names.into_iter().zip(stats) {
             if let Some(stat) = stat {

@@ -2,6 +2,7 @@
 //! a time, at the latest when a vCPU has nothing to do: each request may have to wake a server.
 
 use super::window;
+use crate::wait::{Interruptible, WaitQueue};
 use abi::request::Op;
 use alloc::vec::Vec;
 use hal::host::{Request, Ticket};
@@ -23,6 +24,17 @@ struct Pending {
     /// No slot was free: to be submitted later.
     waiting: Vec<(Request, Then)>,
 }
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.tickets.is_empty() && self.waiting.is_empty()
+    }
+}
+
+/// How long [`settle`] waits at most, ms.
+const SETTLING_MS: u32 = 100;
+/// Nobody wakes it: answers to these requests come without an event.
+static SETTLED: WaitQueue = WaitQueue::new();
 
 /// Handles that one CLOSE takes.
 const CLOSED_AT_ONCE: usize = 7;
@@ -93,6 +105,21 @@ pub fn flush() {
         }
         post(Request::new(Op::Close, handles[0], more), Then::Nothing);
     }
+}
+
+/// Waits until everything is closed and given back; false: there was nothing.
+pub fn settle() -> bool {
+    let any = !CLOSING.lock().is_empty() || !PENDING.lock().is_empty();
+    flush();
+    for _ in 0..SETTLING_MS {
+        reap();
+        if PENDING.lock().is_empty() {
+            break;
+        }
+        let deadline = hal::time::monotonic() + 1_000_000;
+        let _ = SETTLED.wait(Interruptible::No, Some(deadline), || None::<()>);
+    }
+    any
 }
 
 pub fn unmap(gpa: u64, bytes: u64, order: usize) {

@@ -23,7 +23,11 @@ impl HostInode {
     /// The directory has other contents now.
     fn changed(&self) {
         self.listing.lock().take();
-        self.mark_stale();
+        self.mark_renamed();
+        // A directory that is changed often is opened: what is in it is named more shortly then.
+        if self.own_changes.fetch_add(1, Ordering::Relaxed) % 64 == 2 {
+            let _ = self.handle(false);
+        }
     }
 
     fn same_tree(&self, other: &HostInode) -> Result<(), Errno> {
@@ -34,10 +38,12 @@ impl HostInode {
         }
     }
 
-    /// The inode of an object that was just made here.
-    fn made(&self, name: &[u8]) -> Result<Arc<dyn Inode>, Errno> {
+    /// Makes a directory, node or symbolic link.
+    fn make(&self, name: &[u8], node: &NewNode, target: Option<&[u8]>) -> Result<Arc<dyn Inode>, Errno> {
+        let (base, path) = self.name_of_child(name)?;
+        let stat = request::make(base.number(), &path, node, target.unwrap_or_default())?;
         self.changed();
-        self.lookup(name)
+        Ok(self.tree.inode(&self.arc()?, name, &stat, target.map(Into::into)))
     }
 
     /// Bookkeeping for a name that is gone.
@@ -68,9 +74,13 @@ impl HostInode {
         if let Some(whole) = whole {
             return Ok(whole);
         }
-        let handle = self.handle(false)?;
         let mut buffer = alloc::vec![0u8; LIST_BYTES];
-        let bytes = request::list(handle.number(), position, &mut buffer)?;
+        let named = if position == 0 && self.known_handle().is_none() { self.name().ok() } else { None };
+        let bytes = match named {
+            // Most directories are listed by one request: no need to open them.
+            Some((base, path)) if !path.is_empty() => request::list(base.number(), &path, position, &mut buffer)?,
+            _ => request::list(self.handle(false)?.number(), b"", position, &mut buffer)?,
+        };
         buffer.truncate(bytes);
         // Less than a record's greatest length short of full: there may be more.
         let whole = position == 0 && bytes + 280 < LIST_BYTES;
@@ -140,20 +150,19 @@ impl Inode for HostInode {
             Ok(parent) => parent,
             Err(errno) => return (Vec::new(), Some(errno)),
         };
-        let base = match self.name() {
-            Ok(base) => base,
+        let (base, mut path) = match self.name() {
+            Ok(name) => name,
             Err(errno) => return (Vec::new(), Some(errno)),
         };
-        let (root, mut path) = base;
         let skipped = path.split(|&b| b == b'/').filter(|part| !part.is_empty()).count();
         // From the directory's own handle when it has one: fewer components to walk. Else the whole path, whose head is known.
         let handle = self.known_handle().filter(|_| self.kind == S_IFDIR);
-        let (root, skipped) = match &handle {
+        let (base, skipped) = match &handle {
             Some(handle) => {
                 path.clear();
                 (handle.number(), 0)
             }
-            None => (root, skipped),
+            None => (base.number(), skipped),
         };
         let mut taken = 0;
         for name in names {
@@ -166,7 +175,7 @@ impl Inode for HostInode {
             path.extend_from_slice(name);
             taken += 1;
         }
-        let walked = match request::walk(root, &path, skipped + taken) {
+        let walked = match request::walk(base, &path, skipped + taken) {
             Ok(walked) => walked,
             Err(errno) => return (Vec::new(), Some(errno)),
         };
@@ -195,37 +204,31 @@ impl Inode for HostInode {
     }
 
     fn create(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
-        let (root, path) = self.name_of_child(name)?;
-        if node.mode & S_IFMT == S_IFREG {
-            let (handle, stat) = request::open(root, &path, O_RDWR | O_CREAT | O_EXCL, node.mode & 0o7777, (node.uid, node.gid))?;
-            self.changed();
-            let inode = self.tree.inode(&self.arc()?, name, &stat, None);
-            inode.keep_handle(true, handle);
-            return Ok(inode);
+        if node.mode & S_IFMT != S_IFREG {
+            return self.make(name, node, None);
         }
-        let owner = u64::from(node.uid) | u64::from(node.gid) << 32;
-        request::with_path(Op::Make, 0, root, &path, [u64::from(node.mode), node.rdev, owner, 0])?;
-        self.made(name)
+        let (base, path) = self.name_of_child(name)?;
+        let (handle, stat) = request::open(base.number(), &path, O_RDWR | O_CREAT | O_EXCL, node.mode & 0o7777, (node.uid, node.gid))?;
+        self.changed();
+        let inode = self.tree.inode(&self.arc()?, name, &stat, None);
+        inode.keep_handle(true, handle);
+        Ok(inode)
     }
 
     fn symlink(&self, name: &[u8], target: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
-        let (root, path) = self.name_of_child(name)?;
-        let owner = u64::from(node.uid) | u64::from(node.gid) << 32;
-        let mode = u64::from(S_IFLNK | 0o777);
-        request::with_path(Op::Make, target.len() as u16, root, &path, [mode, 0, owner, request::gpa(target)])?;
-        self.made(name)
+        self.make(name, &NewNode { mode: S_IFLNK | 0o777, rdev: 0, ..*node }, Some(target))
     }
 
     fn link(&self, name: &[u8], inode: &Arc<dyn Inode>) -> Result<(), Errno> {
         let inode = host(inode)?;
         self.same_tree(inode)?;
-        let (root, path) = self.name_of_child(name)?;
+        let (base, path) = self.name_of_child(name)?;
         if inode.is_nameless() {
             let handle = inode.known_handle().ok_or(ENOENT)?;
-            request::with_two(Op::Link, 0, handle.number(), b"", root, &path)?;
+            request::with_two(Op::Link, 0, handle.number(), b"", base.number(), &path)?;
         } else {
-            let (old_root, old_path) = inode.name()?;
-            request::with_two(Op::Link, 0, old_root, &old_path, root, &path)?;
+            let (old_base, old_path) = inode.name()?;
+            request::with_two(Op::Link, 0, old_base.number(), &old_path, base.number(), &path)?;
         }
         inode.add_link(&self.arc()?, name);
         inode.mark_stale();
@@ -236,8 +239,8 @@ impl Inode for HostInode {
     fn unlink(&self, name: &[u8], child: &Arc<dyn Inode>) -> Result<(), Errno> {
         let child = host(child)?;
         child.before_losing_name()?;
-        let (root, path) = self.name_of_child(name)?;
-        request::with_path(Op::Unlink, u16::from(child.kind == S_IFDIR), root, &path, [0; 4])?;
+        let (base, path) = self.name_of_child(name)?;
+        request::with_path(Op::Unlink, u16::from(child.kind == S_IFDIR), base.number(), &path, [0; 4])?;
         child.lost(self, name);
         self.changed();
         Ok(())
@@ -250,9 +253,9 @@ impl Inode for HostInode {
         if let Some(replaced) = replaced.filter(|_| rename.flags & RENAME_EXCHANGE == 0) {
             replaced.before_losing_name()?;
         }
-        let (root, path) = self.name_of_child(rename.name)?;
-        let (new_root, new_path) = new_directory.name_of_child(rename.new_name)?;
-        request::with_two(Op::Rename, rename.flags as u16, root, &path, new_root, &new_path)?;
+        let (base, path) = self.name_of_child(rename.name)?;
+        let (new_base, new_path) = new_directory.name_of_child(rename.new_name)?;
+        request::with_two(Op::Rename, rename.flags as u16, base.number(), &path, new_base.number(), &new_path)?;
         let (here, there) = (self.arc()?, new_directory.arc()?);
         child.remove_link(self, rename.name);
         match replaced {
@@ -272,8 +275,8 @@ impl Inode for HostInode {
     }
 
     fn temporary(&self, node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
-        let (root, path) = self.name()?;
-        let (handle, stat) = request::open(root, &path, O_RDWR | O_TMPFILE, node.mode & 0o7777, (node.uid, node.gid))?;
+        let (base, path) = self.name()?;
+        let (handle, stat) = request::open(base.number(), &path, O_RDWR | O_TMPFILE, node.mode & 0o7777, (node.uid, node.gid))?;
         let inode = HostInode::nameless(&self.tree, &stat);
         inode.keep_handle(true, handle);
         Ok(inode)
@@ -316,10 +319,10 @@ impl Inode for HostInode {
         if let Some(target) = self.target.lock().clone() {
             return Ok(target.to_vec());
         }
-        let (root, path) = self.name()?;
+        let (base, path) = self.name()?;
         let mut buffer = alloc::vec![0u8; PATH_MAX];
         let at = request::gpa(&buffer);
-        let answer = request::with_path(Op::ReadLink, 0, root, &path, [at, buffer.len() as u64, 0, 0])?;
+        let answer = request::with_path(Op::ReadLink, 0, base.number(), &path, [at, buffer.len() as u64, 0, 0])?;
         buffer.truncate(answer.value as usize);
         *self.target.lock() = Some(buffer.as_slice().into());
         Ok(buffer)

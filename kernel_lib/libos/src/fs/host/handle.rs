@@ -75,8 +75,8 @@ impl HostInode {
             (false, true) => O_RDWR,
             (false, false) => O_RDONLY,
         };
-        let (root, path) = self.name()?;
-        let (number, _) = request::open(root, &path, flags, 0, (0, 0))?;
+        let (base, path) = self.name()?;
+        let (number, _) = request::open(base.number(), &path, flags, 0, (0, 0))?;
         Ok(self.keep_handle(write, number))
     }
 

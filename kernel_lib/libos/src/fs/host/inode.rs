@@ -4,10 +4,11 @@
 //! The fault path ([`super::mapping`]) therefore never takes `content`.
 //!
 //! Of an exclusive tree what is known counts without asking, but a directory is asked for its ctime before its names are believed when
-//! that is more than [`TRUST_SECONDS`] ago, or was before an order from outside. Whatever changed it then, its names are doubted: who it was cannot be told.
+//! that is more than [`TRUST_SECONDS`] ago, or was before an order from outside: if it is another, they are doubted.
 
 use super::ahead::Ahead;
-use super::handle::Handles;
+use super::handle::{Handle, Handles};
+use super::readahead::Sequence;
 use super::request;
 use super::tree::HostTree;
 use super::window::FileWindows;
@@ -23,6 +24,8 @@ use linux_abi::fs::{PATH_MAX, S_IFDIR, S_IFMT};
 
 /// How long a directory's names are believed.
 const TRUST_SECONDS: u64 = 1;
+/// How long names are believed that programs here keep changing, where somebody else's change may be hidden by theirs.
+const LONGEST_TRUST: u64 = 10_000_000_000;
 /// The end of the trust of what was asked for before somebody outside last gave an order ([`distrust`]).
 static ORDERED: AtomicU64 = AtomicU64::new(0);
 
@@ -60,9 +63,14 @@ pub struct HostInode {
     pub(super) size: AtomicU64,
     /// Serialises writes and truncation.
     pub(super) content: Mutex<()>,
+    pub(super) sequence: SpinLock<Sequence>,
+    /// How often its contents were changed here.
+    pub(super) contents: AtomicU64,
     /// The whole directory as LIST gave it.
     pub(super) listing: SpinLock<Option<Arc<Vec<u8>>>>,
     pub(super) ahead: SpinLock<Ahead>,
+    /// Changes of the directory by programs here.
+    pub(super) own_changes: AtomicU32,
     /// There may be copies of its pages (`mm::copies`).
     pub(super) copied: AtomicBool,
     /// A program has had it written to the disk: it will again.
@@ -71,6 +79,21 @@ pub struct HostInode {
     pub(super) writable_windows: AtomicBool,
     /// Until when a directory's names are believed, by the TSC.
     trusted: AtomicU64,
+}
+
+/// Where a name begins: at the tree's root, or at a directory that is open.
+pub(super) enum Base {
+    Root(u32),
+    Opened(Arc<Handle>),
+}
+
+impl Base {
+    pub fn number(&self) -> u32 {
+        match self {
+            Self::Root(number) => *number,
+            Self::Opened(handle) => handle.number(),
+        }
+    }
 }
 
 pub(super) type Link = (Arc<HostInode>, Arc<[u8]>);
@@ -85,16 +108,32 @@ struct Known {
     changes: u64,
     /// The host's clock, ns, when it told `stat`.
     told: u64,
-    /// The directory may have other names than when they were last confirmed.
-    renamed: bool,
+    /// Since when the directory may have other names than those that were confirmed, by `told`'s clock; 0: it has not.
+    renamed: u64,
+    /// The last change of the directory that was made here.
+    own_change: u64,
 }
 
 impl Known {
     /// Whether `ctime` may stay as it is though the file changes.
     fn is_fresh(&self) -> bool {
-        let ctime = self.stat.ctime;
-        let tick = if ctime.nsec == 0 { COARSE_TICK } else { TICK };
-        (ctime.sec as u64).saturating_mul(1_000_000_000).saturating_add(u64::from(ctime.nsec)).saturating_add(tick) > self.told
+        let tick = if self.stat.ctime.nsec == 0 { COARSE_TICK } else { TICK };
+        self.ctime().saturating_add(tick) > self.told
+    }
+
+    fn ctime(&self) -> u64 {
+        (self.stat.ctime.sec as u64).saturating_mul(1_000_000_000).saturating_add(u64::from(self.stat.ctime.nsec))
+    }
+
+    /// Whether names are to be doubted now that the host has told the attributes: not while programs here are changing the directory, and
+    /// theirs was the last change; except for long, or when somebody outside is at work (`ordered`).
+    fn must_doubt(&mut self, ordered: bool) -> bool {
+        let ours = self.ctime() <= self.own_change && self.told < self.own_change.saturating_add(1_000_000_000 * TRUST_SECONDS);
+        let doubt = self.renamed != 0 && (!ours || ordered || self.told > self.renamed.saturating_add(LONGEST_TRUST));
+        if doubt {
+            self.renamed = 0;
+        }
+        doubt
     }
 }
 
@@ -119,7 +158,8 @@ impl HostInode {
                 owed_mtime: None,
                 changes: 0,
                 told: hal::time::realtime(),
-                renamed: false,
+                renamed: 0,
+                own_change: 0,
             }),
             owner: [AtomicU64::new(u64::from(stat.mode) | u64::from(stat.uid) << 32), AtomicU64::new(u64::from(stat.gid))],
             state: InodeState::default(),
@@ -131,8 +171,11 @@ impl HostInode {
             heat: AtomicU32::new(0),
             size: AtomicU64::new(stat.size),
             content: Mutex::new(()),
+            sequence: SpinLock::default(),
+            contents: AtomicU64::new(0),
             listing: SpinLock::new(None),
             ahead: SpinLock::default(),
+            own_changes: AtomicU32::new(0),
             copied: AtomicBool::new(false),
             synced: AtomicBool::new(false),
             writable_windows: AtomicBool::new(false),
@@ -153,40 +196,34 @@ impl HostInode {
         self.tree.exclusive
     }
 
-    /// What the VMM calls this: the root's handle and a path.
-    pub(super) fn name(&self) -> Result<(u32, Vec<u8>), Errno> {
+    /// What the VMM calls this: a directory above it and a path.
+    pub(super) fn name(&self) -> Result<(Base, Vec<u8>), Errno> {
         self.name_of_child(b"")
     }
 
     /// What the VMM calls a child of this directory.
-    pub(super) fn name_of_child(&self, child: &[u8]) -> Result<(u32, Vec<u8>), Errno> {
+    pub(super) fn name_of_child(&self, child: &[u8]) -> Result<(Base, Vec<u8>), Errno> {
         let mut parts: Vec<Arc<[u8]>> = Vec::new();
         let mut length = child.len();
         let mut at: Option<Arc<HostInode>> = None;
         loop {
             let here = at.as_deref().unwrap_or(self);
+            let is_above = here.kind == S_IFDIR && !(child.is_empty() && parts.is_empty());
+            if let Some(handle) = here.known_handle().filter(|_| is_above) {
+                return Ok((Base::Opened(handle), join(&parts, child)));
+            }
             if here.is_root {
-                break;
+                return Ok((Base::Root(self.tree.handle), join(&parts, child)));
             }
             let link = here.links.lock().first().cloned();
             let (parent, name) = link.ok_or(ENOENT)?;
             length += name.len() + 1;
             if length >= PATH_MAX {
-                // Too deep to be named from the root: from the handle of a directory on the way.
-                return self.name_by_handle(here, child, &parts);
+                return Err(ENAMETOOLONG);
             }
             parts.push(name);
             at = Some(parent);
         }
-        Ok((self.tree.handle, join(&parts, child)))
-    }
-
-    fn name_by_handle(&self, directory: &HostInode, child: &[u8], parts: &[Arc<[u8]>]) -> Result<(u32, Vec<u8>), Errno> {
-        if core::ptr::eq(directory, self) && !child.is_empty() && self.kind != S_IFDIR {
-            return Err(ENAMETOOLONG);
-        }
-        let start = directory.known_handle().ok_or(ENAMETOOLONG)?;
-        Ok((start.number(), join(parts, child)))
     }
 
     pub(super) fn is_nameless(&self) -> bool {
@@ -242,17 +279,20 @@ impl HostInode {
     /// Asks whether the directory has changed, if that is not known for `now`.
     pub(super) fn confirm(&self, now: u64) {
         let trusted = self.trusted.load(Ordering::Relaxed);
-        if now < trusted && trusted >= ORDERED.load(Ordering::Relaxed) || !self.exclusive() {
+        let ordered = trusted < ORDERED.load(Ordering::Relaxed);
+        if now < trusted && !ordered || !self.exclusive() {
             return;
         }
-        let (seen, fresh) = {
-            let known = self.attributes.lock();
-            (known.changes, known.is_fresh())
+        let seen = {
+            let mut known = self.attributes.lock();
+            if known.renamed == 0 && known.is_fresh() {
+                known.renamed = known.told;
+            }
+            known.changes
         };
         let Ok(stat) = self.with_name(request::stat) else { return };
         self.learn_since(Some(seen), &stat);
-        let renamed = core::mem::replace(&mut self.attributes.lock().renamed, false);
-        if renamed || fresh {
+        if self.attributes.lock().must_doubt(ordered) {
             self.listing.lock().take();
             self.state.doubt();
         }
@@ -279,10 +319,12 @@ impl HostInode {
         if known.stat.mtime != stat.mtime {
             self.listing.lock().take();
         }
-        known.renamed |= known.stale || known.stat.ctime != stat.ctime;
+        known.told = hal::time::realtime();
+        if known.renamed == 0 && (known.stale || known.stat.ctime != stat.ctime) {
+            known.renamed = known.told;
+        }
         known.stat = *stat;
         known.stale = false;
-        known.told = hal::time::realtime();
         self.owner[0].store(u64::from(stat.mode) | u64::from(stat.uid) << 32, Ordering::Relaxed);
         self.owner[1].store(u64::from(stat.gid), Ordering::Relaxed);
         self.size.store(stat.size, Ordering::Release);
@@ -302,6 +344,8 @@ impl HostInode {
 
     /// Its contents were changed by our own doing.
     pub(super) fn contents_changed(&self) {
+        self.contents.fetch_add(1, Ordering::Release);
+        self.drop_chunk();
         if self.copied.swap(false, Ordering::SeqCst) {
             crate::mm::forget_copies(self.key);
         }
@@ -319,6 +363,14 @@ impl HostInode {
         let mut known = self.attributes.lock();
         known.changes += 1;
         known.stale = true;
+    }
+
+    /// As [`Self::mark_stale`], of a directory whose names were changed.
+    pub(super) fn mark_renamed(&self) {
+        let mut known = self.attributes.lock();
+        known.changes += 1;
+        known.stale = true;
+        known.own_change = hal::time::realtime();
     }
 
     pub(super) fn owe_mtime(&self, time: Time) {
@@ -345,8 +397,8 @@ impl HostInode {
         if let Some(handle) = self.known_handle() {
             return call(handle.number(), b"");
         }
-        let (root, path) = self.name()?;
-        call(root, &path)
+        let (base, path) = self.name()?;
+        call(base.number(), &path)
     }
 
     /// Attributes, asked for when they may have changed.
@@ -387,7 +439,7 @@ impl HostInode {
 }
 
 /// The end of the trust that begins at `now`.
-fn trust_from(now: u64) -> u64 {
+pub(super) fn trust_from(now: u64) -> u64 {
     now.saturating_add(hal::time::tsc_hz() * TRUST_SECONDS)
 }
 

@@ -2,7 +2,7 @@
 
 use super::inode::HostInode;
 use super::request;
-use crate::errno::{Errno, EFAULT};
+use crate::errno::{Errno, EFAULT, EOPNOTSUPP};
 use crate::fs::Location;
 use crate::mm::Pages;
 use abi::request::{Op, Segment, Stat, Time};
@@ -12,6 +12,7 @@ use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::frame::Page;
 use hal::host::Request;
+use linux_abi::fs::FALLOC_FL_KEEP_SIZE;
 
 const PAGE: u64 = 4096;
 
@@ -39,6 +40,23 @@ impl Mapping {
     fn pages_in_file(&self) -> u64 {
         self.inode.size.load(Ordering::Acquire).div_ceil(PAGE)
     }
+
+    /// Whether touching a page may find the host without room for it: in a file with holes, on a file system that is nearly full.
+    fn may_lack_room(&self, write: bool) -> bool {
+        let stat = self.inode.known();
+        stat.blocks * 512 < stat.size && self.inode.tree.is_nearly_full(write)
+    }
+
+    /// Such a page is asked for beforehand: a touch that the host cannot serve would have no answer (decision 7). Err: there is no room.
+    fn fill_hole(&self, index: u64) -> Result<(), Errno> {
+        let bytes = PAGE.min(self.inode.size.load(Ordering::Acquire).saturating_sub(index * PAGE));
+        let Ok(handle) = self.inode.handle(true) else { return Ok(()) };
+        let args = [u64::from(FALLOC_FL_KEEP_SIZE), index * PAGE, bytes, 0, 0, 0];
+        match request::plain(Op::Allocate, 0, handle.number(), args) {
+            Err(EOPNOTSUPP) => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
 }
 
 impl Drop for Mapping {
@@ -59,12 +77,15 @@ impl Pages for Mapping {
                 return Err(EFAULT);
             }
         }
+        if self.may_lack_room(write) {
+            self.fill_hole(index)?;
+        }
         let (window, offset) = self.inode.make_window(index * PAGE, write)?;
         Ok(Page::Window(window.address(offset)))
     }
 
     fn around(&self, index: u64, most: usize, write: bool) -> Vec<Page> {
-        if index >= self.pages_in_file() {
+        if index >= self.pages_in_file() || self.may_lack_room(write) {
             return Vec::new();
         }
         let Ok((window, offset)) = self.inode.make_window(index * PAGE, write) else { return Vec::new() };

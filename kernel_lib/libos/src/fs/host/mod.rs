@@ -12,6 +12,7 @@ mod handle;
 mod inode;
 mod mapping;
 mod notify;
+mod readahead;
 mod regular;
 pub(in crate::fs) mod request;
 mod tree;

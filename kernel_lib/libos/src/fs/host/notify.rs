@@ -51,8 +51,9 @@ pub fn watch(inode: &Arc<dyn Inode>) {
     if inode.state.watches.host_watch() != 0 {
         return;
     }
-    let Ok((root, path)) = inode.name() else { return };
-    let Ok(answer) = request::with_path(Op::Notify, ADD, root, &path, [u64::from(notify::ON_HOST | IN_DELETE_SELF), 0, 0, 0]) else {
+    let Ok((base, path)) = inode.name() else { return };
+    let Ok(answer) = request::with_path(Op::Notify, ADD, base.number(), &path, [u64::from(notify::ON_HOST | IN_DELETE_SELF), 0, 0, 0])
+    else {
         return;
     };
     let number = answer.value as u32;

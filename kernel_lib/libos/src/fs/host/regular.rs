@@ -4,7 +4,9 @@
 //! them the same way. What changes the size, and everything on shared volumes, is a host request on the program's own pages.
 
 use super::inode::HostInode;
+use super::readahead::Chunk;
 use super::request;
+use super::window::Window;
 use crate::errno::{Errno, EFBIG, EINVAL, EISDIR};
 use crate::fs::file::{FileOps, OpenFile, SeekFrom};
 use crate::fs::inode::now;
@@ -21,6 +23,13 @@ use linux_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, O_DSYNC, S_IFDIR,
 const COLD_READS: u32 = 2;
 const LARGE: usize = 128 << 10;
 
+/// Where a read gets its bytes.
+enum Source {
+    Window(Arc<Window>, u64),
+    Chunk(Arc<Chunk>),
+    Host,
+}
+
 impl HostInode {
     pub(super) fn opened(&self) {
         self.opens.fetch_add(1, Ordering::AcqRel);
@@ -32,6 +41,7 @@ impl HostInode {
         if self.opens.fetch_sub(1, Ordering::AcqRel) > 1 {
             return;
         }
+        self.drop_chunk();
         if self.is_nameless() || !self.exclusive() && self.key.0 != self.tree.device {
             self.drop_windows();
             self.drop_handles();
@@ -45,12 +55,13 @@ impl HostInode {
         while done < want {
             let at = offset + done as u64;
             let left = want - done;
-            let moved = match self.readable_window(at, left) {
-                Some((window, inside)) => {
+            let moved = match self.source(at, left) {
+                Source::Window(window, inside) => {
                     let bytes = left.min(window.valid().saturating_sub(inside) as usize);
                     buffer.put_physical(window.address(inside), bytes)
                 }
-                None => self.read_from_host(buffer, at, left),
+                Source::Chunk(chunk) => chunk.copy(buffer, at, left).inspect(|moved| self.has_read(at + *moved as u64)),
+                Source::Host => self.read_from_host(buffer, at, left).inspect(|moved| self.has_read(at + *moved as u64)),
             };
             match moved {
                 Ok(0) => break,
@@ -63,27 +74,32 @@ impl HostInode {
     }
 
     /// READ, which opens the file at the same time when it is not open on the host.
-    fn read_from_host(&self, buffer: &mut IoBuffer<'_>, offset: u64, most: usize) -> SysResult {
+    pub(super) fn read_from_host(&self, buffer: &mut IoBuffer<'_>, offset: u64, most: usize) -> SysResult {
         if let Some(handle) = self.known_handle() {
             return request::read_at(handle.number(), buffer, offset, most);
         }
-        let (root, path) = self.name()?;
-        match request::open_and_read(root, &path, buffer, offset, |number| drop(self.keep_handle(false, number)))? {
+        let (base, path) = self.name()?;
+        match request::open_and_read(base.number(), &path, buffer, offset, |number| drop(self.keep_handle(false, number)))? {
             // The end, or the host had a reason not to read: it tells it to a READ.
             0 => request::read_at(self.handle(false)?.number(), buffer, offset, most),
             moved => Ok(moved),
         }
     }
 
-    /// The window to copy from; None: this read is better left to the host.
-    fn readable_window(&self, at: u64, bytes: usize) -> Option<(Arc<super::window::Window>, u64)> {
-        if let Some(found) = self.window_at(at, false) {
-            return Some(found);
+    fn source(&self, at: u64, bytes: usize) -> Source {
+        if let Some((window, inside)) = self.window_at(at, false) {
+            return Source::Window(window, inside);
         }
-        if bytes >= LARGE || self.heat.fetch_add(1, Ordering::Relaxed) < COLD_READS {
-            return None;
+        if bytes >= LARGE {
+            return Source::Host;
         }
-        self.make_window(at, false).ok()
+        if let Some(chunk) = self.chunk(at, bytes) {
+            return Source::Chunk(chunk);
+        }
+        if self.goes_on(at) || self.heat.fetch_add(1, Ordering::Relaxed) < COLD_READS {
+            return Source::Host;
+        }
+        self.make_window(at, false).map_or(Source::Host, |(window, inside)| Source::Window(window, inside))
     }
 
     /// An overwrite of allocated blocks through a writable window. None: not possible that way, or not worth it: the first write to a page

@@ -1,7 +1,8 @@
 //! The file requests as functions. Buffers are heap memory, which is physically contiguous, or pinned program memory.
 
-use crate::errno::{Errno, EFAULT, EIO};
-use crate::host::call;
+use super::deferred;
+use crate::errno::{Errno, EDQUOT, EFAULT, EIO, ENOSPC};
+use crate::fs::inode::NewNode;
 use crate::io::IoBuffer;
 use crate::sched;
 use abi::request::{Attributes, Op, Segment, Stat, STREAM, WALK_SIBLINGS};
@@ -15,6 +16,14 @@ use linux_abi::fs::O_RDONLY;
 const MOST: usize = 1 << 20;
 /// Transfers up to this are bounced through the heap: cheaper than pinning.
 const BOUNCE: usize = 2048;
+
+/// Calls the host. A file without a name takes room until its handle is closed, which may still have to be done.
+fn call(request: &Request, segments: &[Segment]) -> Result<Answer, Errno> {
+    match crate::host::call(request, segments) {
+        Err(ENOSPC | EDQUOT) if deferred::settle() => crate::host::call(request, segments),
+        other => other,
+    }
+}
 
 pub fn gpa(bytes: &[u8]) -> u64 {
     if bytes.is_empty() {
@@ -63,12 +72,13 @@ pub fn walk(handle: u32, path: &[u8], components: usize) -> Result<Walked, Errno
     Ok(Walked { stats: buffer, target, errno })
 }
 
-/// Attributes of several names of the directory behind a handle; None: there is nothing under it.
-pub fn siblings(handle: u32, names: &[&[u8]]) -> Result<Vec<Option<Stat>>, Errno> {
+/// Attributes of several names of a directory; None: there is nothing under it.
+pub fn siblings(handle: u32, directory: &[u8], names: &[&[u8]]) -> Result<Vec<Option<Stat>>, Errno> {
     let path = names.join(&b'/');
     let mut stats: Vec<Stat> = alloc::vec![Stat::default(); names.len()];
     let (to, room) = (phys::address_of(stats.as_mut_ptr()), core::mem::size_of_val(&*stats) as u64);
-    with_path(Op::Walk, WALK_SIBLINGS, handle, &path, [to, room, 0, 0])?;
+    let (directory_at, directory_bytes) = path_args(directory);
+    with_path(Op::Walk, WALK_SIBLINGS, handle, &path, [to, room, directory_at, directory_bytes])?;
     Ok(stats.into_iter().map(|stat| (stat.mode != 0).then_some(stat)).collect())
 }
 
@@ -91,6 +101,14 @@ pub fn set_attributes(handle: u32, path: &[u8], attributes: &Attributes) -> Resu
     Ok(block.1)
 }
 
+/// Makes a directory, node or symbolic link to `target`: its attributes.
+pub fn make(handle: u32, path: &[u8], node: &NewNode, target: &[u8]) -> Result<Stat, Errno> {
+    let stat = Box::new(Stat::default());
+    let (kind, owner) = (u64::from(node.mode) | node.rdev << 32, u64::from(node.uid) | u64::from(node.gid) << 32);
+    with_path(Op::Make, target.len() as u16, handle, path, [kind, phys::address_of(&*stat), owner, gpa(target)])?;
+    Ok(*stat)
+}
+
 /// A call with one path and up to four more arguments.
 pub fn with_path(op: Op, flags: u16, handle: u32, path: &[u8], more: [u64; 4]) -> Result<Answer, Errno> {
     let (at, bytes) = path_args(path);
@@ -105,8 +123,10 @@ pub fn with_two(op: Op, flags: u16, handle: u32, path: &[u8], second: u32, secon
     call(&Request::new(op, handle, args).with_flags(flags), &[]).map(|_| ())
 }
 
-pub fn list(handle: u32, cookie: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
-    let answer = call(&Request::new(Op::List, handle, [cookie, gpa(buffer), buffer.len() as u64, 0, 0, 0]), &[])?;
+/// Records of the directory of that name, or of the open one.
+pub fn list(handle: u32, path: &[u8], cookie: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
+    let (path_at, bytes) = path_args(path);
+    let answer = call(&Request::new(Op::List, handle, [cookie, gpa(buffer), buffer.len() as u64, path_at, bytes, 0]), &[])?;
     Ok((answer.value as usize).min(buffer.len()))
 }
 

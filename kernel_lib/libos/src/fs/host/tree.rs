@@ -9,7 +9,7 @@ use alloc::collections::BTreeMap;
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
 use hal::sync::SpinLock;
-use linux_abi::fs::StatFs;
+use linux_abi::fs::{StatFs, TMPFS_MAGIC};
 use zerocopy::FromBytes;
 
 pub struct HostTree {
@@ -19,7 +19,20 @@ pub struct HostTree {
     /// Of its root.
     pub(super) device: u64,
     pub(super) inodes: SpinLock<BTreeMap<(u64, u64), Weak<HostInode>>>,
+    room: SpinLock<Room>,
 }
+
+/// How much room the file system had when it was last asked.
+#[derive(Default)]
+struct Room {
+    /// Until when this counts, by the TSC.
+    until: u64,
+    nearly_full: bool,
+    /// It needs room for what is read, too.
+    in_memory: bool,
+}
+
+const NEARLY_FULL: u64 = 1 << 30;
 
 /// A host tree, mounted.
 pub struct HostFs {
@@ -32,7 +45,8 @@ impl HostTree {
     /// The tree behind a handle that the VMM was given; `origin` see [`FileSystem::origin`].
     pub fn mount(handle: u32, exclusive: bool, origin: &str) -> Result<Arc<HostFs>, Errno> {
         let stat = request::stat_handle(handle)?;
-        let tree = Arc::new(Self { handle, exclusive, device: stat.dev, inodes: SpinLock::new(BTreeMap::new()) });
+        let tree =
+            Arc::new(Self { handle, exclusive, device: stat.dev, inodes: SpinLock::new(BTreeMap::new()), room: SpinLock::default() });
         let root = HostInode::new(&tree, None, &stat, None);
         tree.inodes.lock().insert((stat.dev, stat.ino), Arc::downgrade(&root));
         Ok(Arc::new(HostFs { tree, root, origin: origin.into() }))
@@ -49,6 +63,33 @@ impl HostTree {
         let inode = HostInode::new(self, Some((parent.clone(), name.into())), stat, target);
         self.inodes.lock().insert(key, Arc::downgrade(&inode));
         inode
+    }
+
+    /// Whether a page that is written (or touched at all, if the file system keeps its files in memory) may not find room.
+    pub(super) fn is_nearly_full(&self, write: bool) -> bool {
+        let now = hal::time::tsc();
+        let answer = |room: &Room| room.nearly_full && (write || room.in_memory);
+        {
+            let room = self.room.lock();
+            if now < room.until {
+                return answer(&room);
+            }
+        }
+        let Ok(statfs) = self.statfs() else { return true };
+        let room = Room {
+            until: now + hal::time::tsc_hz() / 10,
+            nearly_full: statfs.bavail.saturating_mul(statfs.bsize) < NEARLY_FULL,
+            in_memory: statfs.kind == TMPFS_MAGIC,
+        };
+        let full = answer(&room);
+        *self.room.lock() = room;
+        full
+    }
+
+    fn statfs(&self) -> Result<StatFs, Errno> {
+        let bytes = alloc::vec![0u8; core::mem::size_of::<StatFs>()];
+        request::plain(Op::StatFs, 0, self.handle, [request::gpa(&bytes), 0, 0, 0, 0, 0])?;
+        StatFs::read_from_bytes(&bytes).map_err(|_| crate::errno::EIO)
     }
 
     /// The host may give this number to another file from now on.
@@ -78,9 +119,7 @@ impl FileSystem for HostFs {
     }
 
     fn statfs(&self) -> Result<StatFs, Errno> {
-        let bytes = alloc::vec![0u8; core::mem::size_of::<StatFs>()];
-        request::plain(Op::StatFs, 0, self.tree.handle, [request::gpa(&bytes), 0, 0, 0, 0, 0])?;
-        StatFs::read_from_bytes(&bytes).map_err(|_| crate::errno::EIO)
+        self.tree.statfs()
     }
 
     fn sync(&self) -> Result<(), Errno> {

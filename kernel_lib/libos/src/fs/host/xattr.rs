@@ -1,6 +1,6 @@
 //! Extended attributes of host files (xattr(7)); the VMM passes on user., trusted., security.capability and the ACLs.
 
-use super::inode::HostInode;
+use super::inode::{Base, HostInode};
 use super::request;
 use crate::errno::Errno;
 use crate::fs::inode::XattrMode;
@@ -17,12 +17,12 @@ const REPLACE: u16 = 5;
 
 impl HostInode {
     fn xattr(&self, verb: u16, name: &[u8], at: u64, bytes: usize) -> Result<usize, Errno> {
-        let (root, path) = match self.known_handle() {
-            Some(handle) if self.is_nameless() => (handle.number(), Vec::new()),
+        let (base, path) = match self.known_handle() {
+            Some(handle) if self.is_nameless() => (Base::Opened(handle), Vec::new()),
             _ => self.name()?,
         };
         let more = [request::gpa(name), name.len() as u64, at, bytes as u64];
-        request::with_path(Op::Xattr, verb, root, &path, more).map(|answer| answer.value as usize)
+        request::with_path(Op::Xattr, verb, base.number(), &path, more).map(|answer| answer.value as usize)
     }
 
     fn xattr_read(&self, verb: u16, name: &[u8], most: usize) -> Result<Vec<u8>, Errno> {

@@ -120,13 +120,20 @@ fn siblings_are_names_of_one_directory() {
     assert_eq!((stat(0).size, stat(1).mode, stat(2).mode & libc::S_IFMT), (4, 0, libc::S_IFDIR));
     assert_eq!(siblings("a/f", size_of::<Stat>() as u64), Err(Errno::RANGE));
     assert_eq!(siblings("a/../f", 4096), Err(Errno::INVAL));
+    let [below, bytes] = guest.path(PATH_2, "a");
+    let in_a = |bytes| guest.named(Op::Walk, WALK_SIBLINGS, "f/b", &[BUFFER, 4096, below, bytes]);
+    assert_eq!(in_a(bytes).unwrap().result, 2);
+    assert_eq!((stat(0).mode, stat(1).mode & libc::S_IFMT), (0, libc::S_IFDIR));
+    assert_eq!(in_a(u64::MAX), Err(Errno::NAMETOOLONG));
 }
 
 #[test]
 fn directories_links_and_names() {
     let guest = Guest::new("names");
-    guest.named(Op::Make, 0, "d", &[u64::from(libc::S_IFDIR | 0o1755), 0, own_ids(), 0]).unwrap();
+    guest.named(Op::Make, 0, "d", &[u64::from(libc::S_IFDIR | 0o1755), BUFFER, own_ids(), 0]).unwrap();
     assert_eq!(guest.stat("d").unwrap().mode, 0o041_755);
+    assert_eq!(guest.host.memory.read::<Stat>(BUFFER).unwrap(), guest.stat("d").unwrap());
+    assert_eq!(guest.named(Op::Make, 0, "e", &[u64::from(libc::S_IFDIR | 0o755), u64::MAX, own_ids(), 0]), Err(Errno::FAULT));
     let [target, bytes] = guest.path(PATH_2, "where");
     guest.named(Op::Make, bytes as u16, "d/l", &[u64::from(libc::S_IFLNK | 0o777), 0, own_ids(), target]).unwrap();
     assert_eq!(guest.named(Op::ReadLink, 0, "d/l", &[BUFFER, 100]).unwrap().result, 5);
@@ -148,6 +155,13 @@ fn directories_links_and_names() {
     let directory = guest.open("d", libc::O_DIRECTORY, 0).unwrap();
     let listed = guest.ask(Op::List, 0, directory, &[0, BUFFER, 4096]).unwrap().result;
     assert!(listed > 0);
+    let by_name = |name| {
+        let [path, bytes] = guest.path(PATH_2, name);
+        guest.ask(Op::List, 0, TREE, &[0, BUFFER, 4096, path, bytes]).map(|reply| reply.result)
+    };
+    assert_eq!(by_name("d"), Ok(listed));
+    assert_eq!(by_name("d/f"), Err(Errno::NOTDIR));
+    assert_eq!(by_name("d/../d"), Err(Errno::INVAL));
     assert_eq!(guest.ask(Op::List, 0, file, &[0, BUFFER, 4096]), Err(Errno::NOTDIR));
 }
 
