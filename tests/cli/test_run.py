@@ -402,6 +402,24 @@ def test_nothing_is_left_behind(contained: bundles.Runtime, run: Callable[..., b
     assert listing.stdout == ""
 
 
+@pytest.mark.parametrize("room", ["size=4k", "nr_inodes=2"])
+def test_a_full_state_directory(contained: bundles.Runtime, bundle: bundles.Bundle, tmp_path: Path, room: str) -> None:
+    only_litebox(contained)
+    state = tmp_path / "state"
+    state.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", room, "tmpfs", state], check=True)
+    try:
+        (state / "filler").write_bytes(bytes(4096))
+        bundle.configure(["true"])
+        ended = bundles.runtime_named("litebox", state).run(bundle, timeout=SECONDS)
+        assert [path.name for path in state.iterdir()] == ["filler"]
+    finally:
+        subprocess.run(["umount", "--lazy", state], check=True)
+    assert ended.code != 0
+    assert b"No space left on device" in ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
 @pytest.mark.parametrize("limit", [15 << 20, 64 << 20])
 def test_memory_limit(contained: bundles.Runtime, run: Callable[..., bundles.Completed], limit: int) -> None:
     only_litebox(contained)

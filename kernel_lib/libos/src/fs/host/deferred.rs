@@ -26,31 +26,36 @@ struct Pending {
 }
 
 impl Pending {
+    /// Whether it is time to look for answers.
+    fn post(&mut self, request: Request, then: Then) -> bool {
+        match hal::host::submit(&request, &[], hal::cpu::exits_are_cheap()) {
+            Some(ticket) => self.tickets.push((ticket, then)),
+            None => self.waiting.push((request, then)),
+        }
+        self.tickets.len() >= 8
+    }
+
     fn is_empty(&self) -> bool {
         self.tickets.is_empty() && self.waiting.is_empty()
     }
 }
 
 /// How long [`settle`] waits at most, ms.
-const SETTLING_MS: u32 = 100;
+const SETTLING_MS: u32 = 1000;
 /// Nobody wakes it: answers to these requests come without an event.
 static SETTLED: WaitQueue = WaitQueue::new();
 
 /// Handles that one CLOSE takes.
 const CLOSED_AT_ONCE: usize = 7;
 
+/// Taken before `CLOSING`.
 static PENDING: SpinLock<Pending> = SpinLock::new(Pending { tickets: Vec::new(), waiting: Vec::new() });
 /// Handles to be closed.
 static CLOSING: SpinLock<Vec<u32>> = SpinLock::new(Vec::new());
 
 fn post(request: Request, then: Then) {
-    let mut pending = PENDING.lock();
-    match hal::host::submit(&request, &[], hal::cpu::exits_are_cheap()) {
-        Some(ticket) => pending.tickets.push((ticket, then)),
-        None => pending.waiting.push((request, then)),
-    }
-    if pending.tickets.len() >= 8 {
-        drop(pending);
+    let many = PENDING.lock().post(request, then);
+    if many {
         reap();
     }
 }
@@ -97,19 +102,29 @@ pub fn close(handle: u32) {
 
 /// Closes what waits to be closed.
 pub fn flush() {
+    // Nothing is in neither place meanwhile, for [`settle`].
+    let mut pending = PENDING.lock();
     let closing = core::mem::take(&mut *CLOSING.lock());
+    let mut many = false;
     for handles in closing.chunks(CLOSED_AT_ONCE) {
         let mut more = [0; 6];
         for (to, from) in more.iter_mut().zip(&handles[1..]) {
             *to = u64::from(*from);
         }
-        post(Request::new(Op::Close, handles[0], more), Then::Nothing);
+        many = pending.post(Request::new(Op::Close, handles[0], more), Then::Nothing);
+    }
+    drop(pending);
+    if many {
+        reap();
     }
 }
 
 /// Waits until everything is closed and given back; false: there was nothing.
 pub fn settle() -> bool {
-    let any = !CLOSING.lock().is_empty() || !PENDING.lock().is_empty();
+    let any = {
+        let pending = PENDING.lock();
+        !pending.is_empty() || !CLOSING.lock().is_empty()
+    };
     flush();
     for _ in 0..SETTLING_MS {
         reap();
