@@ -8,7 +8,10 @@
 //! entry for the hypervisor to shadow instead of 512. The leaf table is kept beside the tree, says the same, and takes its place again before
 //! the first page differs. So all that reads entries knows leaf tables only, and what changes them ends with [`PageTable::settle`].
 
-use crate::cpu;
+mod flush;
+
+pub use flush::Flush;
+
 use crate::frame::{Frame, Page, Returns};
 use crate::phys;
 use crate::sync::SpinLock;
@@ -70,37 +73,6 @@ impl Rights {
             | ACCESSED
             | if self.write { WRITE | DIRTY } else { 0 }
             | if self.execute { 0 } else { NO_EXECUTE }
-    }
-}
-
-/// Removed pages and stale translations: dropped only after the flush.
-#[derive(Default)]
-pub struct Flush {
-    pages: Vec<u64>,
-    everything: bool,
-    rest: Vec<Page>,
-}
-
-impl Flush {
-    pub fn new() -> Self {
-        Self::default()
-    }
-    fn stale(&mut self, address: u64) {
-        if self.pages.len() < 32 {
-            self.pages.push(address);
-        } else {
-            self.everything = true;
-        }
-    }
-    /// A block was mapped by its directory entry, which was stored to since. A hypervisor that shadows tables sees every such store, and
-    /// has forgotten what it knew.
-    fn stale_block(&mut self, block: u64) {
-        if !cpu::has_shadow_paging() {
-            self.stale(block);
-        }
-    }
-    pub fn is_empty(&self) -> bool {
-        self.pages.is_empty() && !self.everything
     }
 }
 
@@ -746,19 +718,6 @@ impl PageTable {
             self.settle(block);
         }
         result
-    }
-
-    /// Makes the removals effective on every vCPU that has this space loaded, then lets the resting pages go.
-    pub fn flush(&self, flush: Flush) {
-        if !flush.is_empty() {
-            cpu::flush(&self.root, &flush.pages, flush.everything);
-        }
-        let mut returns = Returns::default();
-        for page in flush.rest {
-            if let Page::Ram(frame) = page {
-                returns.add(frame);
-            }
-        }
     }
 }
 
