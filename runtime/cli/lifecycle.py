@@ -107,11 +107,18 @@ def run_command(context: Context, parsed: Parsed) -> int:
                 return 0
             code = container.wait()
     except BaseException:
-        container.delete(force=True)
+        _discard(container)
         raise
     if not parsed.on("keep"):
-        container.delete(force=True)
+        _discard(container)
     return 255 if code is None else code
+
+
+def _discard(container: Container) -> None:
+    try:
+        container.delete(force=True)
+    except NotFound:
+        pass  # Somebody else has deleted it meanwhile.
 
 
 def _forward(container: Container, terminal: int | None) -> None:

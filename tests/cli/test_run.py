@@ -84,6 +84,18 @@ def test_output_that_nobody_reads(contained: bundles.Runtime, bundle: bundles.Bu
         assert process.wait(SECONDS) != 0
 
 
+def test_deleted_by_somebody_else(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
+    bundle.configure(["sh", "-c", "echo runs; exec sleep 100"])
+    command = contained.command("run", "--bundle", str(bundle.path), "deleted")
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout
+        assert process.stdout.readline() == b"runs\n"
+        subprocess.run(contained.command("delete", "--force", "deleted"), timeout=SECONDS, check=True)
+        _, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert errors == b""
+
+
 @pytest.mark.parametrize(
     ("changes", "script", "expected"),
     [
