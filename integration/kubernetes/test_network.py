@@ -50,7 +50,18 @@ def network(request: pytest.FixtureRequest, litebox: Path, image: Path, scratch:
 def pods(network: Cri) -> list[Pod]:
     """A server, with a mapped port, and a client."""
     mapped: dict[str, Any] = {"port_mappings": [{"container_port": 8080, "host_port": PORT}]}
-    return [make(network, SERVER, **mapped), make(network, "exec sleep 1000")]
+    made = [make(network, SERVER, **mapped), make(network, "exec sleep 1000")]
+    await_unique_addresses(network)
+    return made
+
+
+def await_unique_addresses(cri: Cri) -> None:
+    """Until the node may use its IPv6 addresses: duplicate address detection takes a second or two."""
+    show = cri.containerd.inside("ip", "-6", "-oneline", "address", "show", "tentative")
+    deadline = time.monotonic() + 10
+    while subprocess.run(show, capture_output=True, check=True).stdout:
+        assert time.monotonic() < deadline, "the node's addresses stay tentative"
+        time.sleep(0.1)
 
 
 def make(cri: Cri, script: str, **more: Any) -> Pod:
