@@ -84,7 +84,9 @@ impl AddressSpace {
             return false;
         }
         let page_address = context.rip & !(PAGE_SIZE - 1);
-        let patched = self.patch_at(context.rip, page_address, Wanted::Cpuid { at: (context.rip - page_address) as usize }, alone);
+        // Where an exit is cheap it is not worth it: a jump from another page may lead to what would be overwritten.
+        let patched = hal::cpu::has_shadow_paging()
+            && self.patch_at(context.rip, page_address, Wanted::Cpuid { at: (context.rip - page_address) as usize }, alone);
         if !patched {
             let [a, b, c, d] = hal::cpu::cpuid(context.rax as u32, context.rcx as u32).map(u64::from);
             (context.rax, context.rbx, context.rcx, context.rdx) = (a, b, c, d);
