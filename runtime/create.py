@@ -202,7 +202,7 @@ def _bring_up(
             files=request.files,
             new_session=request.new_session,
             controlling_terminal=request.controlling_terminal,
-            before_exec=_host_side(plan, log),
+            prepare=_host_side(plan, log),
             ahead=vmm.take_ahead(),
             place=place,
         )
@@ -272,17 +272,17 @@ def _complete_environment(plan: Plan, request: Request) -> None:
     plan.container["process"]["env"] = environment
 
 
-def _host_side(plan: Plan, log: Callable[[str], None]) -> Callable[[], None] | None:
-    """What the VMM process inherits: oom score, scheduling, I/O priority. Runs in the child, before exec."""
+def _host_side(plan: Plan, log: Callable[[str], None]) -> Callable[[int], None] | None:
+    """What the VMM process is given while it has one thread, which the others inherit it from."""
     wanted = plan.process
     keys = ("oomScoreAdj", "scheduler", "ioPriority", "execCPUAffinity")
     if all(wanted.get(key) is None for key in keys):
         return None
 
-    def apply() -> None:
+    def apply(pid: int) -> None:
         from runtime.host import scheduling
 
-        scheduling.apply(wanted, log)
+        scheduling.apply(wanted, pid, log)
 
     return apply
 

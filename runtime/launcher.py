@@ -59,14 +59,14 @@ def boot(
     autostart: bool = False,
     new_session: bool = True,
     controlling_terminal: int | None = None,
-    before_exec: Callable[[], None] | None = None,
+    prepare: Callable[[int], None] | None = None,
     ahead: vmm.Ahead | None = None,
     place: Callable[[int], None] | None = None,
 ) -> Boot:
     """Start the VMM. `stdio` and `files` are borrowed; the caller waits (`Boot.wait_ready`) and reaps `Boot.pid`.
 
     A VMM started `ahead` is put into its cgroups by `place` before its VM has any memory, another one is still to be
-    (`Boot.placed`).
+    (`Boot.placed`). `prepare` is given the VMM's process id before it has the plan, or 0 in the child that becomes it.
     """
     kernel = os.path.join(vmm.library_directory(), KERNEL)
     opened: list[int] = []
@@ -104,10 +104,11 @@ def boot(
         if log_fd is not None:
             launch_plan["log"] = log_fd
             inherited.append(log_fd)
-        in_child = _in_user_namespace(user, before_exec)
         named = [*opened, *inherited, *files]
         try:
-            if ahead is not None and place is not None and in_child is None:
+            if ahead is not None and place is not None and user is None:
+                if prepare:
+                    prepare(ahead.pid)
                 place(ahead.pid)
                 if ahead.launch(launch_plan, named, new_session=new_session, terminal=controlling_terminal):
                     return Boot(ahead.pid, ready_read, placed=True)
@@ -116,7 +117,7 @@ def boot(
                 inherited=named,
                 new_session=new_session,
                 controlling_terminal=controlling_terminal,
-                before_exec=in_child,
+                before_exec=_in_child(prepare, user),
             )
             return Boot(pid, ready_read)
         except BaseException:
@@ -129,16 +130,14 @@ def boot(
             os.close(fd)
 
 
-def _in_user_namespace(user: int | None, then: Callable[[], None] | None) -> Callable[[], None] | None:
-    if user is None:
-        return then
+def _in_child(prepare: Callable[[int], None] | None, user: int | None) -> Callable[[], None]:
+    def before_exec() -> None:
+        if prepare:
+            prepare(0)
+        if user is not None:
+            namespaces.enter_user(user)
 
-    def enter() -> None:
-        if then:
-            then()
-        namespaces.enter_user(user)
-
-    return enter
+    return before_exec
 
 
 def _open_namespaces(plan: Plan, opened: list[int]) -> list[Json]:

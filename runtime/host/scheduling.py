@@ -1,4 +1,4 @@
-"""process.{oomScoreAdj, scheduler, ioPriority, execCPUAffinity}, applied to the process that becomes the VMM."""
+"""process.{oomScoreAdj, scheduler, ioPriority, execCPUAffinity}, applied to the VMM while it has one thread."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ _FLAGS = {
 _IO_CLASSES = {"IOPRIO_CLASS_RT": 1, "IOPRIO_CLASS_BE": 2, "IOPRIO_CLASS_IDLE": 3}
 
 
-def apply(process: Json, log: Callable[[str], None]) -> None:
-    """To the calling process."""
+def apply(process: Json, pid: int, log: Callable[[str], None]) -> None:
+    """To a process; 0: the calling one."""
     score = process.get("oomScoreAdj")
     if score is not None:
-        _oom_score(score, log)
+        _oom_score(score, pid, log)
     if process.get("ioPriority"):
         wanted = process["ioPriority"]
         try:
-            linux.ioprio_set(0, _IO_CLASSES[wanted["class"]] << 13 | wanted.get("priority", 0))
+            linux.ioprio_set(pid, _IO_CLASSES[wanted["class"]] << 13 | wanted.get("priority", 0))
         except OSError as error:
             raise HostError(f"process.ioPriority: {error.strerror}", error.errno or 0) from error
     if process.get("scheduler"):
-        _schedule(process["scheduler"])
+        _schedule(process["scheduler"], pid)
     affinity = (process.get("execCPUAffinity") or {}).get("final")
     if affinity:
         cpus = parse_cpu_list(affinity, "process.execCPUAffinity.final")
         try:
-            os.sched_setaffinity(0, cpus)
+            os.sched_setaffinity(pid, cpus)
         except OSError as error:
             raise InvalidSpec(f"process.execCPUAffinity.final: found {affinity!r}: {error.strerror}") from error
 
 
-def _oom_score(score: int, log: Callable[[str], None]) -> None:
+def _oom_score(score: int, pid: int, log: Callable[[str], None]) -> None:
     """Lowering it takes CAP_SYS_RESOURCE, which many callers lack: the guest still shows what was asked for."""
     try:
-        fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
+        fd = os.open(f"/proc/{pid or 'self'}/oom_score_adj", os.O_WRONLY | os.O_CLOEXEC)
         try:
             os.write(fd, str(score).encode())
         finally:
@@ -75,7 +75,7 @@ def _oom_score(score: int, log: Callable[[str], None]) -> None:
         raise InvalidSpec(f"process.oomScoreAdj: found {score}: {error.strerror}") from error
 
 
-def _schedule(wanted: Json) -> None:
+def _schedule(wanted: Json, pid: int) -> None:
     flags = 0
     for flag in wanted.get("flags") or []:
         flags |= _FLAGS[flag]
@@ -91,6 +91,6 @@ def _schedule(wanted: Json) -> None:
         wanted.get("period", 0),
     )
     try:
-        linux.sched_setattr(0, attr)
+        linux.sched_setattr(pid, attr)
     except OSError as error:
         raise HostError(f"process.scheduler: {wanted['policy']}: {error.strerror}", error.errno or 0) from error

@@ -84,6 +84,18 @@ def test_output_that_nobody_reads(contained: bundles.Runtime, bundle: bundles.Bu
         assert process.wait(SECONDS) != 0
 
 
+def test_the_host_sees_the_oom_score(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
+    document = bundles.configuration(["sleep", "100"])
+    document["process"]["oomScoreAdj"] = 500
+    (bundle.path / "config.json").write_text(json.dumps(document))
+    subprocess.run(contained.command("create", "--bundle", str(bundle.path), "scored"), timeout=SECONDS, check=True)
+    try:
+        shown = subprocess.run(contained.command("state", "scored"), capture_output=True, timeout=SECONDS, check=True)
+        assert Path(f"/proc/{json.loads(shown.stdout)['pid']}/oom_score_adj").read_text() == "500\n"
+    finally:
+        subprocess.run(contained.command("delete", "--force", "scored"), timeout=SECONDS, check=True)
+
+
 def test_deleted_by_somebody_else(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
     bundle.configure(["sh", "-c", "echo runs; exec sleep 100"])
     command = contained.command("run", "--bundle", str(bundle.path), "deleted")

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde::de::IgnoredAny;
 use serde::Deserialize;
 
 use crate::{wire, Result};
@@ -58,13 +59,7 @@ fn config_path(any: &[u8]) -> String {
 pub struct Config {
     #[serde(default, deserialize_with = "or_default")]
     pub annotations: Annotations,
-    process: Option<Process>,
-}
-
-#[derive(Deserialize)]
-struct Process {
-    #[serde(rename = "oomScoreAdj")]
-    oom_score_adj: Option<i64>,
+    process: Option<IgnoredAny>,
 }
 
 impl Config {
@@ -77,10 +72,9 @@ impl Config {
         }
     }
 
-    /// Whether a VMM that is started now can become the container's: there is one, and its VMM inherits nothing particular
-    /// (`runtime/create.py`, `_host_side`).
+    /// Whether there is a container for a VMM that is started now.
     pub fn allows_ahead(&self) -> bool {
-        self.process.as_ref().is_some_and(|process| process.oom_score_adj.is_none())
+        self.process.is_some()
     }
 }
 
@@ -132,9 +126,7 @@ mod tests {
 
     #[test]
     fn a_vmm_goes_ahead_of_a_container_that_takes_it() {
-        for (text, expected) in
-            [(r#"{"process": {"args": ["sh"]}, "annotations": null}"#, true), (r#"{"process": {"oomScoreAdj": 0}}"#, false), ("{}", false)]
-        {
+        for (text, expected) in [(r#"{"process": {"args": ["sh"]}, "annotations": null}"#, true), ("{}", false)] {
             assert_eq!(serde_json::from_str::<Config>(text).unwrap().allows_ahead(), expected);
         }
         assert!(!Config::read("/nonexistent/config.json").unwrap().allows_ahead());
