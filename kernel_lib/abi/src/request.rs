@@ -226,7 +226,7 @@ ops! {
     24 Accept "accept" "handle; a0 -> address, a1 bytes" "accept4(2), nonblocking: result: new handle, out[0]: address bytes.";
     25 Send "send" "handle; segments; flags MSG_*; a0 address, a1 bytes; a2 control, a3 bytes" "sendmsg(2), never blocking; control messages of level IPPROTO_IP, IPPROTO_IPV6 and SOL_UDP only.";
     26 Receive "receive" "handle; segments; flags MSG_*; a0 -> address, a1 bytes; a2 -> control, a3 bytes" "recvmsg(2), never blocking: result: bytes, out[0]: address bytes, out[1]: control bytes, out[2]: msg_flags.";
-    27 Watch "watch" "handle; a0 1 = on, 0 = off, 2 = ask" "READY events (edge triggered EPOLLIN, OUT, RDHUP, HUP, ERR, PRI) for a stream or socket from now on. result: the present readiness (on, ask).";
+    27 Watch "watch" "handle; a0 1 = on, 0 = off, 2 = ask" "READY events (edge triggered EPOLLIN, OUT, RDHUP, HUP, ERR, PRI) for a stream or socket from now on. result: the present readiness (on, ask), out[0]: 1 for a stream that nobody else writes to.";
     28 Ioctl "ioctl" "handle; a0 request; a1 <-> buffer, a2 bytes" "FIONREAD, SIOCOUTQ, TIOCOUTQ, TCGETS, TCSETS*, TIOCGWINSZ, TIOCSWINSZ, TIOCGPGRP on stdio, FICLONE (argument handle), SIOCGIF* queries.";
     29 Notify "notify" "handle; a0 path, a1 bytes; a2 inotify mask; flags 0 add, 1 remove (a3 watch), 2 read (a1.. buffer)" "inotify on a shared volume: result: watch number or bytes of records.";
     30 Memory "memory" "flags verb; a0 bytes or segments" "Grow the guest's RAM, give pages back, or grow the DAX window.";

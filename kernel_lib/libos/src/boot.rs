@@ -127,6 +127,7 @@ pub fn exec_ended(token: u32, status: u32) {
 /// PID 1 has ended: so does the container, once what it printed is out. Those that were started from outside end with it, by SIGKILL.
 pub fn init_ended(status: u32) -> ! {
     crate::tty::drain();
+    crate::fs::behind::drain(None);
     for process in tree::processes() {
         let token = process.exec_token.swap(0, Ordering::Relaxed);
         if token != 0 && !process.is_init() {

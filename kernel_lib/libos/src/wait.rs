@@ -102,6 +102,20 @@ impl WaitQueue {
         }
     }
 
+    /// Waits until nothing is `left`, if it becomes less within `patience` ns each time.
+    pub fn drain(&self, patience: u64, left: impl Fn() -> usize) {
+        let mut before = usize::MAX;
+        loop {
+            let now = left();
+            if now == 0 || now >= before {
+                return;
+            }
+            before = now;
+            let deadline = hal::time::monotonic().saturating_add(patience);
+            let _ = self.wait(Interruptible::No, Some(deadline), || (left() < before).then_some(()));
+        }
+    }
+
     fn wake(&self, mut most: usize) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;

@@ -13,6 +13,7 @@
 //! Lock order: rename lock > directory's `change` (parent before child) > open file position > inode's own sleeping lock > address space
 //! (program memory is touched under the former) > spin locks.
 
+pub mod behind;
 pub mod cgroup;
 pub mod context;
 pub mod dentry;

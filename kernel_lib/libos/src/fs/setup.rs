@@ -55,12 +55,12 @@ pub fn init(spec: &ContainerSpec) -> Result<Arc<FsContext>, Failure> {
     Ok(context)
 }
 
-/// An open file over one of the VMM's streams; `u32::MAX`: /dev/null.
-pub fn stdio(handle: u32) -> Result<Arc<OpenFile>, Errno> {
+/// An open file over one of the VMM's streams for a process that is started with it; `u32::MAX`: /dev/null.
+pub fn stdio(handle: u32, process: u32) -> Result<Arc<OpenFile>, Errno> {
     if handle == u32::MAX {
         return Ok(OpenFile::new(super::device::null(), O_RDWR));
     }
-    super::stream::open(handle)
+    super::stream::open(handle, Some(process))
 }
 
 /// A new mount of what the configuration says, attached nowhere.

@@ -3,10 +3,11 @@
 //! Readiness comes as edges from the VMM; `ready` holds what is believed to be true. A transfer that would block takes its bit back and
 //! is tried once more before anybody sleeps, so that an edge that comes in between is not lost.
 
+use super::behind::Behind;
 use super::file::{Events, FileOps, OpenFile};
 use super::host::{request, Handle};
 use super::inode::Stat;
-use crate::errno::{Errno, EAGAIN, EINTR, ENOTTY, EPIPE, ERESTARTSYS};
+use crate::errno::{Errno, EAGAIN, EBADF, EINTR, ENOTTY, EPIPE, ERESTARTSYS};
 use crate::host::{listen, unlisten, ReadyListener};
 use crate::io::IoBuffer;
 use crate::process::Task;
@@ -15,7 +16,7 @@ use crate::SysResult;
 use abi::request::Op;
 use alloc::format;
 use alloc::string::String;
-use alloc::sync::Arc;
+use alloc::sync::{Arc, Weak};
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use linux_abi::fs::{O_RDWR, S_IFCHR, S_IFIFO, S_IFMT, S_IFSOCK};
@@ -28,7 +29,11 @@ pub struct StreamFile {
     unsure: AtomicBool,
     /// It is a character device, and the host has not denied yet that it is a terminal: shells ask after every command.
     maybe_terminal: AtomicBool,
-    changed: WaitQueue,
+    pub(super) changed: WaitQueue,
+    /// The process that was started with it.
+    pub(super) owner: Option<u32>,
+    pub(super) behind: Option<Behind>,
+    own: Weak<Self>,
 }
 
 const READABLE: Events = Events(Events::IN.0 | Events::RDNORM.0);
@@ -58,15 +63,20 @@ impl ReadyListener for StreamFile {
 
 impl StreamFile {
     /// Takes over a handle of the VMM's.
-    pub fn new(number: u32) -> Result<Arc<Self>, Errno> {
+    pub fn new(number: u32, owner: Option<u32>) -> Result<Arc<Self>, Errno> {
         let stat = request::stat_handle(number)?;
-        let file = Arc::new(Self {
+        let is_private = || request::plain(Op::Watch, 0, number, [2, 0, 0, 0, 0, 0]).is_ok_and(|answer| answer.out[0] == 1);
+        let is_behind = owner.is_some() && stat.mode & S_IFMT == S_IFIFO && is_private();
+        let file = Arc::new_cyclic(|own| Self {
             handle: Handle::own(number),
             stat,
             ready: AtomicU32::new(0),
             unsure: AtomicBool::new(false),
             maybe_terminal: AtomicBool::new(stat.mode & S_IFMT == S_IFCHR),
             changed: WaitQueue::new(),
+            owner,
+            behind: is_behind.then(Behind::default),
+            own: own.clone(),
         });
         let listener: Arc<dyn ReadyListener> = file.clone();
         listen(number, &listener);
@@ -78,7 +88,7 @@ impl StreamFile {
     }
 
     /// Tries, and sleeps until the VMM says that it is worth another try.
-    fn transfer(&self, file: &OpenFile, bits: Events, mut attempt: impl FnMut() -> SysResult) -> SysResult {
+    fn transfer(&self, nonblocking: bool, bits: Events, mut attempt: impl FnMut() -> SysResult) -> SysResult {
         loop {
             match attempt() {
                 Err(EAGAIN) => {}
@@ -86,7 +96,7 @@ impl StreamFile {
             }
             self.ready.fetch_and(!bits.0, Ordering::SeqCst);
             match attempt() {
-                Err(EAGAIN) if file.nonblocking() => return Err(EAGAIN),
+                Err(EAGAIN) if nonblocking => return Err(EAGAIN),
                 Err(EAGAIN) => {}
                 done => return done,
             }
@@ -94,6 +104,56 @@ impl StreamFile {
             let ready = || (self.ready.load(Ordering::SeqCst) & bits != 0).then_some(());
             self.changed.wait(Interruptible::Yes, None, ready).map_err(|errno| if errno == EINTR { ERESTARTSYS } else { errno })?;
         }
+    }
+
+    /// A write of the library OS's own: at least one byte.
+    pub(super) fn write_some(&self, buffer: &mut IoBuffer<'_>) -> SysResult {
+        self.transfer(false, WRITABLE, || request::write_stream(self.handle.number(), buffer))
+    }
+
+    /// There is room for more, or it is known to have failed.
+    pub(super) fn wake_writers(&self) {
+        self.changed.wake_for(WRITABLE.0);
+    }
+
+    fn write_now(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
+        let mut done = 0;
+        while buffer.remaining() > 0 {
+            match self.transfer(file.nonblocking(), WRITABLE, || request::write_stream(self.handle.number(), buffer)) {
+                Ok(0) => break,
+                Ok(moved) => done += moved,
+                Err(_) if done > 0 => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(done)
+    }
+
+    fn write_behind(&self, behind: &Behind, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
+        let Some(own) = self.own.upgrade() else { return Err(EBADF) };
+        let mut done = 0;
+        while buffer.remaining() > 0 {
+            match behind.take(&own, buffer) {
+                Ok(None) => match self.write_now(file, buffer) {
+                    Err(errno) if done == 0 => return Err(errno),
+                    moved => return Ok(done + moved.unwrap_or(0)),
+                },
+                Ok(Some(moved)) => done += moved,
+                Err(errno) if done == 0 => return Err(errno),
+                Err(_) => break,
+            }
+            if buffer.remaining() == 0 {
+                break;
+            }
+            let room = || behind.has_much_room().then_some(());
+            let waited = if file.nonblocking() { Err(EAGAIN) } else { self.changed.wait(Interruptible::Yes, None, room) };
+            match waited {
+                Err(errno) if done == 0 => return Err(if errno == EINTR { ERESTARTSYS } else { errno }),
+                Err(_) => break,
+                Ok(()) => {}
+            }
+        }
+        Ok(done)
     }
 
     fn ask_unread(&self) -> Result<i32, Errno> {
@@ -121,26 +181,24 @@ const fn argument_bytes(command: u32) -> Option<usize> {
 
 impl FileOps for StreamFile {
     fn read(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
-        let done = self.transfer(file, READABLE, || request::read_stream(self.handle.number(), buffer))?;
+        let done = self.transfer(file.nonblocking(), READABLE, || request::read_stream(self.handle.number(), buffer))?;
         self.unsure.store(true, Ordering::Relaxed);
         Ok(done)
     }
 
     fn write(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
-        let mut done = 0;
-        while buffer.remaining() > 0 {
-            match self.transfer(file, WRITABLE, || request::write_stream(self.handle.number(), buffer)) {
-                Ok(0) => break,
-                Ok(moved) => done += moved,
-                Err(_) if done > 0 => break,
-                Err(EPIPE) => {
-                    crate::ipc::broken_pipe();
-                    return Err(EPIPE);
-                }
-                Err(errno) => return Err(errno),
+        let done = match &self.behind {
+            None => self.write_now(file, buffer),
+            Some(behind) => {
+                let done = self.write_behind(behind, file, buffer);
+                behind.written_now();
+                done
             }
+        };
+        if done == Err(EPIPE) {
+            crate::ipc::broken_pipe();
         }
-        Ok(done)
+        done
     }
 
     fn poll(&self, _file: &OpenFile) -> Events {
@@ -157,7 +215,15 @@ impl FileOps for StreamFile {
                 let _ = request::plain(Op::Watch, 0, self.handle.number(), [1, 0, 0, 0, 0, 0]);
             }
         }
-        Events(self.ready.load(Ordering::SeqCst))
+        let ready = self.ready.load(Ordering::SeqCst);
+        let full = self.behind.as_ref().is_some_and(|behind| !behind.has_much_room());
+        Events(if full { ready & !WRITABLE.0 } else { ready })
+    }
+
+    fn release(&self, _file: &OpenFile) {
+        if let Some(behind) = &self.behind {
+            behind.close();
+        }
     }
 
     fn poll_queue(&self, _file: &OpenFile) -> Option<&WaitQueue> {
@@ -216,6 +282,6 @@ impl Drop for StreamFile {
 }
 
 /// An open file over a stream handle. Which directions work is the host's to say.
-pub fn open(handle: u32) -> Result<Arc<OpenFile>, Errno> {
-    Ok(OpenFile::new(StreamFile::new(handle)?, O_RDWR))
+pub fn open(handle: u32, owner: Option<u32>) -> Result<Arc<OpenFile>, Errno> {
+    Ok(OpenFile::new(StreamFile::new(handle, owner)?, O_RDWR))
 }

@@ -1,6 +1,7 @@
 //! The end of threads and processes (_exit(2), exit_group(2)).
 
 use super::{futex, session, tree, Process, Task};
+use crate::fs::behind;
 use crate::{boot, ptrace, sched, signal, tty};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
@@ -109,6 +110,7 @@ fn end_process(process: &Arc<Process>) {
     }
     if process.exec_token.load(Ordering::Relaxed) != 0 {
         tty::drain_of(process);
+        behind::drain(Some(process.pid));
     }
     crate::ipc::sysv::semaphore::process_ended(process.pid);
     leave_terminal(process);

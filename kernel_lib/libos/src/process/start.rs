@@ -143,6 +143,7 @@ impl StartRequest {
     fn open_streams(&self, task: &Arc<Task>) -> Result<(), Failure> {
         let spec = &self.spec;
         let files = task.files();
+        let process = task.process.pid;
         let failed = |errno| Failure { errno, message: format!("standard streams: {}", describe(errno)) };
         if spec.terminal {
             let terminal = crate::tty::console(task, spec.stdio, spec.rows, spec.columns).map_err(failed)?;
@@ -156,14 +157,14 @@ impl StartRequest {
                 let known = opened.iter().find(|(other, _)| *other == handle && handle != u32::MAX).map(|(_, file)| file.clone());
                 let file = match known {
                     Some(file) => file,
-                    None => fs::stdio(handle).map_err(failed)?,
+                    None => fs::stdio(handle, process).map_err(failed)?,
                 };
                 opened.push((handle, file.clone()));
                 files.replace(fd, file, false, u64::MAX).map(drop).map_err(failed)?;
             }
         }
         for (fd, &handle) in (3..).zip(&spec.extra_files) {
-            let file = fs::stdio(handle).map_err(failed)?;
+            let file = fs::stdio(handle, process).map_err(failed)?;
             files.replace(fd, file, false, u64::MAX).map(drop).map_err(failed)?;
         }
         Ok(())

@@ -7,6 +7,7 @@ use super::terminal::Terminal;
 use super::termios::WindowSize;
 use crate::background;
 use crate::errno::{Errno, EAGAIN};
+use crate::fs::behind::DRAIN_PATIENCE;
 use crate::fs::file::{O_NONBLOCK, O_RDWR};
 use crate::fs::{stream, Events, OpenFile};
 use crate::io::IoBuffer;
@@ -24,9 +25,6 @@ const PIECE: usize = 16384;
 /// A stream that the runtime did not give.
 const NO_STREAM: u32 = u32::MAX;
 
-/// How long the end of the container waits for a host side that takes no output.
-const DRAIN_PATIENCE: u64 = 2_000_000_000;
-
 /// A terminal whose other side is the host, as its printing thread sees it.
 struct Printer {
     terminal: Arc<Terminal>,
@@ -37,9 +35,13 @@ struct Printer {
 }
 
 impl Printer {
-    fn is_idle(&self) -> bool {
+    /// Bytes that the host does not have yet, and one more while some are on their way.
+    fn unwritten(&self) -> usize {
         let core = self.terminal.core.lock();
-        core.master_left || (core.output_count() == 0 && !self.writing.load(Ordering::SeqCst))
+        if core.master_left {
+            return 0;
+        }
+        core.output_count() + usize::from(self.writing.load(Ordering::SeqCst))
     }
 }
 
@@ -65,12 +67,12 @@ pub fn console(task: &Arc<Task>, streams: [u32; 3], rows: u16, columns: u16) -> 
     CONSOLE.lock().get_or_insert_with(|| Arc::downgrade(&terminal));
     let slave = pty::open_file(task, &terminal, O_RDWR | O_NOCTTY)?;
     terminal.attach(&task.process);
-    let output = stream::open(stdout)?;
+    let output = stream::open(stdout, None)?;
     if stdin == stdout {
         let (input, typed) = (output.clone(), terminal.clone());
         background::spawn("tty-input", Box::new(move || type_from(&input, &typed, true)))?;
     } else if stdin != NO_STREAM {
-        let (input, typed) = (stream::open(stdin)?, terminal.clone());
+        let (input, typed) = (stream::open(stdin, None)?, terminal.clone());
         input.set_flags(O_RDWR | O_NONBLOCK);
         background::spawn("tty-input", Box::new(move || type_from(&input, &typed, false)))?;
     }
@@ -142,18 +144,7 @@ pub fn drain_of(process: &Arc<Process>) {
 fn drain_where(wanted: impl Fn(&Printer) -> bool) {
     let printers: Vec<Arc<Printer>> = PRINTERS.lock().iter().filter_map(Weak::upgrade).collect();
     for printer in printers.into_iter().filter(|printer| wanted(printer)) {
-        let mut left = usize::MAX;
-        // Whoever takes some is given time to take the rest.
-        while !printer.is_idle() {
-            let now = printer.terminal.core.lock().output_count();
-            if now >= left {
-                break;
-            }
-            left = now;
-            let deadline = hal::time::monotonic().saturating_add(DRAIN_PATIENCE);
-            let moved = || (printer.is_idle() || printer.terminal.core.lock().output_count() < left).then_some(());
-            let _ = printer.changed.wait(Interruptible::No, Some(deadline), moved);
-        }
+        printer.changed.drain(DRAIN_PATIENCE, || printer.unwritten());
     }
 }
 

@@ -156,8 +156,7 @@ fn ready(handle: &Handle, events: PollFlags) -> Result<bool, Errno> {
     Ok(poll(&mut list, Some(&now))? > 0)
 }
 
-/// Never blocks, and never sets O_NONBLOCK: the open file description belongs to others as well. Who hands in one that belongs to nobody
-/// else sets it, which a FIFO gains much by: Linux knows RWF_NOWAIT for pipes only.
+/// Never blocks, and never sets O_NONBLOCK: the open file description belongs to others as well.
 fn read_stream(handle: &Arc<Handle>, vectors: &IoVectors<'_>, worker: &Worker<'_>) -> Result<u64, Errno> {
     match memory_sys::read(handle.as_fd(), vectors, -1, RWF_NOWAIT) {
         Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::SPIPE) => {}
@@ -173,6 +172,12 @@ fn read_stream(handle: &Arc<Handle>, vectors: &IoVectors<'_>, worker: &Worker<'_
     memory_sys::read(handle.as_fd(), vectors, -1, 0)
 }
 
+/// Whether writes of the guest are the only ones to this pipe. Who hands in such a FIFO says so by O_NONBLOCK, which it gains much by: Linux
+/// knows RWF_NOWAIT for pipes only.
+pub(super) fn is_private_pipe(handle: &Handle) -> bool {
+    handle.kind == Kind::Stream && is_nonblocking(handle) && is_of_type(handle, rustix::fs::FileType::Fifo)
+}
+
 fn write_stream(handle: &Arc<Handle>, mut vectors: IoVectors<'_>, worker: &Worker<'_>) -> Result<u64, Errno> {
     match memory_sys::write(handle.as_fd(), &vectors, -1, RWF_NOWAIT) {
         Err(Errno::OPNOTSUPP | Errno::INVAL | Errno::SPIPE) => {}
@@ -181,17 +186,26 @@ fn write_stream(handle: &Arc<Handle>, mut vectors: IoVectors<'_>, worker: &Worke
     }
     let regular = is_regular(handle);
     if !regular {
+        if is_nonblocking(handle) {
+            return memory_sys::write(handle.as_fd(), &vectors, -1, 0);
+        }
         if !ready(handle, PollFlags::OUT)? {
             return Err(Errno::AGAIN);
         }
-        if !rustix::fs::fcntl_getfl(handle)?.contains(OFlags::NONBLOCK) {
-            vectors.truncate(SURE_CHUNK);
-        }
+        vectors.truncate(SURE_CHUNK);
     }
     worker.may_block();
     memory_sys::write(handle.as_fd(), &vectors, -1, 0)
 }
 
+fn is_nonblocking(handle: &Handle) -> bool {
+    rustix::fs::fcntl_getfl(handle).is_ok_and(|flags| flags.contains(OFlags::NONBLOCK))
+}
+
 fn is_regular(handle: &Handle) -> bool {
-    rustix::fs::fstat(handle).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == rustix::fs::FileType::RegularFile)
+    is_of_type(handle, rustix::fs::FileType::RegularFile)
+}
+
+fn is_of_type(handle: &Handle, kind: rustix::fs::FileType) -> bool {
+    rustix::fs::fstat(handle).is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode) == kind)
 }

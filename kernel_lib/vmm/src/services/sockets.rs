@@ -143,7 +143,8 @@ impl Host {
             _ => return Err(Errno::INVAL),
         }
         // Behind the registration: what becomes ready in between is told twice, never lost.
-        super::data::readiness(&handle).map(Reply::of)
+        let readiness = super::data::readiness(&handle)?;
+        Ok(Reply::with(readiness, &[super::data::is_private_pipe(&handle).into()]))
     }
 }
 

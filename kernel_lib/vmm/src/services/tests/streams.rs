@@ -118,3 +118,17 @@ fn readiness_is_posted_with_an_interrupt() {
     assert_eq!(guest.read(2, 10, STREAM).unwrap(), b"x");
     assert_eq!(guest.read(2, 10, STREAM).unwrap(), b"");
 }
+
+#[test]
+fn a_nonblocking_pipe_is_nobody_elses() {
+    let guest = Guest::new("private");
+    let (_reader, writer) = rustix::pipe::pipe().unwrap();
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    rustix::io::ioctl_fionbio(&socket, true).unwrap();
+    guest.stream(1, writer.try_clone().unwrap());
+    guest.stream(2, socket.into());
+    let is_private = |handle| guest.ask(Op::Watch, 0, handle, &[2]).unwrap().out[0];
+    assert_eq!((is_private(1), is_private(2)), (0, 0));
+    rustix::io::ioctl_fionbio(&writer, true).unwrap();
+    assert_eq!(is_private(1), 1);
+}
