@@ -9,6 +9,9 @@ PYTHON := $(VENV)/bin/python
 LIB := $(BUILD)/lib/litebox
 CARGO := cargo
 TARGET := kernel_lib/target
+# glibc executes CPUID 60 times when a program starts, and each is an exit where this machine is a virtual one: 1 ms of every start. musl does not.
+MUSL := x86_64-unknown-linux-musl
+HAS_MUSL := [ -d "$$(rustc --print target-libdir --target $(MUSL))" ]
 PREFIX ?= /usr/local
 PROGRAMS := litebox containerd-shim-litebox-v1
 PYTEST_ARGS ?=
@@ -27,12 +30,13 @@ build: $(VENV)/ready rust launchers ## build/bin/litebox, build/bin/containerd-s
 .PHONY: rust
 rust:
 	@command -v $(CARGO) >/dev/null || deploy/requirements
-	cd kernel_lib && $(CARGO) build -q --release -p vmm_bin
+	@$(HAS_MUSL) || rustup -q target add $(MUSL) || echo "note: no Rust target $(MUSL): linked with glibc instead"
+	target=$$($(HAS_MUSL) && echo $(MUSL) || echo x86_64-unknown-linux-gnu); \
+	(cd kernel_lib && RUSTFLAGS='-C target-feature=+crt-static' $(CARGO) build -q --release --target $$target -p vmm_bin -p launcher); \
+	install -D -m 755 $(TARGET)/$$target/release/litebox-vmm $(LIB)/litebox-vmm; \
+	for name in $(PROGRAMS); do install -D -m 755 $(TARGET)/$$target/release/$$name $(BUILD)/bin/$$name; done
 	cd kernel_lib && $(CARGO) build -q --release -p kernel
-	for name in $(PROGRAMS); do (cd kernel_lib && $(CARGO) rustc -q --release -p launcher --bin $$name -- -C target-feature=+crt-static); done # loading libraries: 0.2 ms of each start
-	install -D -m 755 $(TARGET)/release/litebox-vmm $(LIB)/litebox-vmm
 	install -D -m 644 $(TARGET)/release/litebox-kernel $(LIB)/litebox-kernel
-	for name in $(PROGRAMS); do install -D -m 755 $(TARGET)/release/$$name $(BUILD)/bin/$$name; done
 
 $(VENV)/ready: pyproject.toml
 	@python3 -c 'import ensurepip' 2>/dev/null || deploy/requirements

@@ -65,7 +65,7 @@ def boot(
 ) -> Boot:
     """Start the VMM. `stdio` and `files` are borrowed; the caller waits (`Boot.wait_ready`) and reaps `Boot.pid`.
 
-    A VMM started `ahead` is put into its cgroups by `place` before its VM has any memory, another one is still to be
+    A VMM started `ahead` is put into its cgroups by `place` before its guest runs, another one is still to be
     (`Boot.placed`). `prepare` is given the VMM's process id before it has the plan, or 0 in the child that becomes it.
     """
     kernel = os.path.join(vmm.library_directory(), KERNEL)

@@ -29,7 +29,8 @@ fn spawn() -> Option<String> {
     rustix::io::fcntl_setfd(&its, FdFlags::empty()).ok()?;
     let library = std::env::var_os("LITEBOX_LIBDIR").map_or_else(crate::library, PathBuf::from);
     let mut command = Command::new(library.join("litebox-vmm"));
-    command.args(["run", "--socket", &its.as_raw_fd().to_string()]).env_clear().env("PATH", PATH);
+    command.args(["run", "--socket", &its.as_raw_fd().to_string(), "--kernel"]).arg(library.join("litebox-kernel"));
+    command.env_clear().env("PATH", PATH);
     let vmm = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn().ok()?;
     rustix::io::fcntl_setfd(&ours, FdFlags::empty()).ok()?;
     let value = format!("{} {}", vmm.id(), ours.as_raw_fd());

@@ -1,7 +1,7 @@
 //! Builds the VM, starts its threads and waits for its end.
 //!
-//! Order: plan → descriptors adopted, all others closed → image opened, VM built → jail → main thread, which starts the others → guest code.
-//! (Started ahead of its plan: the others closed → VM built → plan, descriptors.) What fails before the guest runs is told on `ready` and in the
+//! Order: plan → descriptors adopted, all others closed → VM built, image in it → jail → main thread, which starts the others → guest code.
+//! (Started ahead of its plan: the others closed → VM built, image in it → plan, descriptors.) What fails before the guest runs is told on `ready` and in the
 //! log, and ends the process with status 125.
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -69,8 +69,8 @@ pub fn run(plan: i32) -> i32 {
 }
 
 /// `litebox-vmm run --socket`: the same, with all that takes no plan done while there is none.
-pub fn run_ahead(socket: i32) -> i32 {
-    status(prepare(socket))
+pub fn run_ahead(socket: i32, kernel: &str) -> i32 {
+    status(prepare(socket, kernel))
 }
 
 fn status(ended: Result<i32, HostError>) -> i32 {
@@ -80,12 +80,12 @@ fn status(ended: Result<i32, HostError>) -> i32 {
     })
 }
 
-fn prepare(socket: i32) -> Result<i32, HostError> {
+fn prepare(socket: i32, kernel: &str) -> Result<i32, HostError> {
     let socket = descriptors::adopt(socket, "--socket")?;
     descriptors::close_others(std::iter::once(socket.as_raw_fd()))?;
     let waited = crate::cgroup::begin_grace_period();
     // Without one, the runtime finds the socket closed, and says what is the matter itself.
-    let Ok(base) = Base::build(None, INITIAL_RAM) else { return Ok(FAILED) };
+    let Ok(base) = Base::build(None, INITIAL_RAM, kernel) else { return Ok(FAILED) };
     let Some(launch) = Launch::received(socket)? else { return Ok(0) };
     // The jail wants a process with one thread.
     let _ = waited.join();
@@ -97,14 +97,22 @@ fn serve(mut launch: Launch, base: Option<Base>) -> Result<i32, HostError> {
     build(launch, base, ready.clone()).and_then(run_on_main_thread).or_else(|error| ready.fail(error).map(|()| FAILED))
 }
 
-/// What every VM has, whatever its container: address space and memory slots, with nothing in them.
+/// What every VM has, whatever its container: address space and memory slots, the guest image, and a vCPU that is about to enter it.
 struct Base {
     memory: Arc<GuestMemory>,
     machine: Arc<KvmMachine>,
+    vcpu: Box<dyn crate::backends::Vcpu>,
+    /// File name of the guest image.
+    kernel: String,
+    image_end: u64,
+    /// Where vCPUs start: ring 0, ring 3.
+    entries: (u64, u64),
 }
 
 impl Base {
-    fn build(device: Option<OwnedFd>, ram_end: u64) -> Result<Self, HostError> {
+    fn build(device: Option<OwnedFd>, ram_end: u64, kernel: &str) -> Result<Self, HostError> {
+        let file = rustix::fs::open(kernel, rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
+            .during(Kind::Kernel, &format!("cannot open the guest image {kernel}"))?;
         let device = match device {
             Some(fd) => fd,
             None => kvm::open()?,
@@ -119,7 +127,14 @@ impl Base {
         }
         machine.add_memory(DAX_WINDOW, INITIAL_WINDOW)?;
         memory.publish_window(DAX_WINDOW + INITIAL_WINDOW)?;
-        Ok(Self { memory, machine })
+
+        tables::write(&memory)?;
+        tables::map_direct(&memory, 0, ram_end)?;
+        tables::map_direct(&memory, DAX_WINDOW, memory.dax_end())?;
+        let loaded = image::load(&memory, &file)?;
+        let entry = boot::image_entry(&memory)?;
+        let vcpu = machine.create_vcpu(&tables::start(&memory, 0, loaded.entry, entry)?)?;
+        Ok(Self { memory, machine, vcpu, kernel: kernel.to_owned(), image_end: loaded.end, entries: (loaded.entry, entry) })
     }
 }
 
@@ -181,26 +196,16 @@ fn build(launch: Launch, base: Option<Base>, ready: Arc<Ready>) -> Result<Built,
         session::enter(session, launch.terminal.as_ref(), plan.log.is_some())?;
     }
     rustix::process::umask(rustix::fs::Mode::empty());
-    let kernel =
-        rustix::fs::open(plan.kernel.as_str(), rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())
-            .during(Kind::Kernel, &format!("cannot open the guest image {}", plan.kernel))?;
     let ram_end = plan.memory.min(INITIAL_RAM);
-    let Base { memory, machine } = match base.filter(|base| base.memory.ram_end() == ram_end) {
-        Some(base) => base,
-        None => Base::build(launch.kvm, ram_end)?,
-    };
+    let Base { memory, machine, vcpu, image_end, entries, .. } =
+        match base.filter(|base| base.memory.ram_end() == ram_end && base.kernel == plan.kernel) {
+            Some(base) => base,
+            None => Base::build(launch.kvm, ram_end, &plan.kernel)?,
+        };
     let dax_end = memory.dax_end();
-
-    tables::write(&memory, plan.vcpus)?;
-    tables::map_direct(&memory, 0, ram_end)?;
-    tables::map_direct(&memory, DAX_WINDOW, dax_end)?;
-    let loaded = image::load(&memory, &kernel)?;
-    let entry = boot::image_entry(&memory)?;
-    boot::write_boot_page(&memory, &plan, &machine.features(), loaded.end, dax_end)?;
-
-    let doorbell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).during(Kind::Host, "eventfd")?;
-    let vcpu = machine.create_vcpu(&tables::start(&memory, 0, loaded.entry, entry)?)?;
     let features = machine.features();
+    boot::write_boot_page(&memory, &plan, &features, image_end, dax_end)?;
+    let doorbell = rustix::event::eventfd(0, EventfdFlags::CLOEXEC).during(Kind::Host, "eventfd")?;
     let clock = Clock::start(&memory, features.tsc_hz, features.apic_timer_hz)?;
 
     let (mut trees, mut streams) = (Vec::new(), Vec::new());
@@ -216,7 +221,7 @@ fn build(launch: Launch, base: Option<Base>, ready: Arc<Ready>) -> Result<Built,
         memory,
         machine,
         vcpu,
-        entries: (loaded.entry, entry),
+        entries,
         clock,
         ram_end,
         dax_end,

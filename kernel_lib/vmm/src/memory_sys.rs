@@ -27,16 +27,19 @@ fn last_error() -> Errno {
     Errno::from_raw_os_error(std::io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO))
 }
 
+// System calls that the C library would do more for than call them (other calls for some flags, another try after some errors) are made
+// directly: the jail's lists name what is called, and the guest is to get Linux's answer.
+
 /// preadv2(2); `offset` -1: the file's own position.
 pub fn read(fd: BorrowedFd<'_>, vectors: &IoVectors<'_>, offset: i64, flags: i32) -> Answer<u64> {
     // SAFETY: the vectors name mapped guest memory, in which any bytes may change at any time.
-    check(unsafe { libc::preadv2(fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset, flags) })
+    check(unsafe { libc::syscall(libc::SYS_preadv2, fd.as_raw_fd(), vectors.as_ptr(), vectors.len(), offset, 0, flags) } as isize)
 }
 
 /// pwritev2(2).
 pub fn write(fd: BorrowedFd<'_>, vectors: &IoVectors<'_>, offset: i64, flags: i32) -> Answer<u64> {
     // SAFETY: as in `read`; the kernel only reads.
-    check(unsafe { libc::pwritev2(fd.as_raw_fd(), vectors.as_ptr(), vectors.len() as i32, offset, flags) })
+    check(unsafe { libc::syscall(libc::SYS_pwritev2, fd.as_raw_fd(), vectors.as_ptr(), vectors.len(), offset, 0, flags) } as isize)
 }
 
 /// getdents64(2) into guest memory.
@@ -116,9 +119,9 @@ pub fn accept(fd: BorrowedFd<'_>, address: &mut Address) -> Answer<OwnedFd> {
     let mut length = address.length as u32;
     // SAFETY: `address` is `length` bytes; the result is a new descriptor.
     let accepted = unsafe {
-        let number = libc::accept4(fd.as_raw_fd(), address.pointer().cast(), &raw mut length, libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC);
-        check(number as isize)?;
-        OwnedFd::from_raw_fd(number)
+        let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        let number = libc::syscall(libc::SYS_accept4, fd.as_raw_fd(), address.pointer(), &raw mut length, flags);
+        OwnedFd::from_raw_fd(check(number as isize)? as i32)
     };
     address.length = address.length.min(length as usize);
     Ok(accepted)
@@ -153,16 +156,16 @@ fn header(vectors: &IoVectors<'_>, address: &mut Address, control: &mut ControlD
     message.msg_name = address.pointer();
     message.msg_namelen = address.length as u32;
     message.msg_iov = vectors.as_ptr().cast_mut();
-    message.msg_iovlen = vectors.len();
+    message.msg_iovlen = vectors.len() as _;
     message.msg_control = control.pointer();
-    message.msg_controllen = control.length;
+    message.msg_controllen = control.length as _;
     message
 }
 
 pub fn send(fd: BorrowedFd<'_>, vectors: &IoVectors<'_>, address: &mut Address, control: &mut ControlData, flags: i32) -> Answer<u64> {
     let message = header(vectors, address, control);
     // SAFETY: the header names guest memory (checked) and buffers of ours.
-    check(unsafe { libc::sendmsg(fd.as_raw_fd(), &raw const message, flags) })
+    check(unsafe { libc::syscall(libc::SYS_sendmsg, fd.as_raw_fd(), &raw const message, flags) } as isize)
 }
 
 /// recvmsg(2): bytes and msg_flags; `address` and `control` hold what arrived.
@@ -175,16 +178,18 @@ pub fn receive(
 ) -> Answer<(u64, i32)> {
     let mut message = header(vectors, address, control);
     // SAFETY: as in `send`; what arrives is any bytes.
-    let bytes = check(unsafe { libc::recvmsg(fd.as_raw_fd(), &raw mut message, flags) })?;
+    let bytes = check(unsafe { libc::syscall(libc::SYS_recvmsg, fd.as_raw_fd(), &raw mut message, flags) } as isize)?;
     address.length = address.length.min(message.msg_namelen as usize);
-    control.length = control.length.min(message.msg_controllen);
+    #[allow(clippy::unnecessary_cast)] // musl's has 32 bits
+    let length = message.msg_controllen as usize;
+    control.length = control.length.min(length);
     Ok((bytes, message.msg_flags))
 }
 
 /// ioctl(2) whose argument is a structure without pointers (or a number).
 pub fn ioctl<const N: usize>(fd: BorrowedFd<'_>, request: u64, buffer: &mut Bytes<N>) -> Answer<u64> {
     // SAFETY: the requests let through read and write at most N bytes (termios, winsize, ifreq, int), which `buffer` always has.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), request, buffer.storage.0.as_mut_ptr()) } as isize)
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), request as libc::Ioctl, buffer.storage.0.as_mut_ptr()) } as isize)
 }
 
 /// SIOCGIFCONF into `list`.
@@ -196,7 +201,7 @@ pub fn interface_addresses<const N: usize>(fd: BorrowedFd<'_>, list: &mut Bytes<
     }
     let mut argument = Configuration { bytes: list.length as i32, list: list.storage.0.as_mut_ptr() };
     // SAFETY: struct ifconf, whose list has that many bytes.
-    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFCONF, &raw mut argument) } as isize)?;
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), libc::SIOCGIFCONF as libc::Ioctl, &raw mut argument) } as isize)?;
     list.length = list.length.min(argument.bytes.max(0) as usize);
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::process::exit;
 
 use vmm::proxy;
 
-const USAGE: &str = "usage: litebox-vmm run --plan FD | --socket FD
+const USAGE: &str = "usage: litebox-vmm run --plan FD | --socket FD --kernel FILE
        litebox-vmm proxy --socket FD [--exec ID --pid PID] [--terminal FD]
        litebox-vmm --version";
 
@@ -17,9 +17,9 @@ fn main() {
                 exit(vmm::run(number));
             }
         }
-        ["run", "--socket", number] => {
+        ["run", "--socket", number, "--kernel", kernel] => {
             if let Ok(number) = number.parse() {
-                exit(vmm::run_ahead(number));
+                exit(vmm::run_ahead(number, kernel));
             }
         }
         ["proxy", rest @ ..] => {

@@ -37,8 +37,8 @@ const CR4_FSGSBASE: u64 = 1 << 16;
 const CR4_OSXSAVE: u64 = 1 << 18;
 /// SCE, LME, LMA, NXE.
 const EFER: u64 = 0xd01;
-const KVM_SET_DEVICE_ATTR: libc::c_ulong = 0x4018_aee1;
-const KVM_SET_NR_MMU_PAGES: libc::c_ulong = 0xae44;
+const KVM_SET_DEVICE_ATTR: libc::Ioctl = 0x4018_aee1;
+const KVM_SET_NR_MMU_PAGES: libc::Ioctl = 0xae44;
 
 pub struct KvmMachine {
     vm: VmFd,

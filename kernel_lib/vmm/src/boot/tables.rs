@@ -40,8 +40,8 @@ pub fn map_direct(memory: &GuestMemory, start: u64, end: u64) -> Result<(), Faul
     Ok(())
 }
 
-/// Everything above the leaves, the local APIC page, and the descriptor tables of `vcpus` vCPUs.
-pub fn write(memory: &GuestMemory, vcpus: u32) -> Result<(), Fault> {
+/// Everything above the leaves, the local APIC page, and the segments that all vCPUs have.
+pub fn write(memory: &GuestMemory) -> Result<(), Fault> {
     memory.write(BOOT_PML4 + 255 * 8, &(SHARED_PDPT | TABLE))?;
     for gib in 0..DAX_WINDOW_END / GIB {
         memory.write(SHARED_PDPT + gib * 8, &((DIRECT_MAP_PDS + gib * PAGE_SIZE) | TABLE))?;
@@ -58,13 +58,6 @@ pub fn write(memory: &GuestMemory, vcpus: u32) -> Result<(), Fault> {
     ];
     for (selector, descriptor) in flat {
         memory.write(GDT + u64::from(selector & !7), &descriptor)?;
-    }
-    for vcpu in 0..vcpus {
-        let [low, high] = tss_descriptor(LIBOS_BASE + area(vcpu) + CPU_TSS);
-        let at = GDT + u64::from(tss_selector(vcpu));
-        memory.write(at, &low)?;
-        memory.write(at + 8, &high)?;
-        write_tss(memory, vcpu)?;
     }
     Ok(())
 }
@@ -84,6 +77,10 @@ const fn tss_descriptor(base: u64) -> [u64; 2] {
 
 fn write_tss(memory: &GuestMemory, vcpu: u32) -> Result<(), Fault> {
     let (tss, virtual_area) = (area(vcpu) + CPU_TSS, LIBOS_BASE + area(vcpu));
+    let [low, high] = tss_descriptor(LIBOS_BASE + tss);
+    let descriptor = GDT + u64::from(tss_selector(vcpu));
+    memory.write(descriptor, &low)?;
+    memory.write(descriptor + 8, &high)?;
     // RSP0 and IST1 are at offsets 4 and 0x24: not aligned.
     memory.write_bytes(tss + 4, &(virtual_area + CPU_RING0_TOP).to_le_bytes())?;
     memory.write_bytes(tss + 0x24, &(virtual_area + CPU_IST_TOP).to_le_bytes())?;
@@ -91,10 +88,11 @@ fn write_tss(memory: &GuestMemory, vcpu: u32) -> Result<(), Fault> {
     memory.write(tss + TSS_LIMIT, &0xffu8)
 }
 
-/// Writes the first IRET frame of a vCPU and says in what state it starts: at `ring0_entry`, whose IRETQ goes to `ring3_entry`.
+/// Writes a vCPU's task state and its first IRET frame, and says in what state it starts: at `ring0_entry`, whose IRETQ goes to `ring3_entry`.
 pub fn start(memory: &GuestMemory, vcpu: u32, ring0_entry: u64, ring3_entry: u64) -> Result<Start, HostError> {
     let virtual_area = LIBOS_BASE + area(vcpu);
     memory.populate(area(vcpu), CPU_USED);
+    write_tss(memory, vcpu)?;
     let frame = [ring3_entry, u64::from(USER_CS), RING3_FLAGS, virtual_area + CPU_BOOT_STACK_TOP - 8, u64::from(USER_DS)];
     let at = CPU_RING0_TOP - size_of_val(&frame) as u64;
     for (index, word) in frame.iter().enumerate() {

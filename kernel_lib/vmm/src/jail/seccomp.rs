@@ -47,6 +47,7 @@ const COMMON: &[i64] = &[
     libc::SYS_getpid,
     libc::SYS_gettid,
     libc::SYS_tgkill,
+    libc::SYS_tkill,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];
