@@ -58,6 +58,10 @@ pub fn complete(cpuid: &mut CpuId) -> bool {
         return false;
     }
     for entry in cpuid.as_mut_slice() {
+        // Not for the others: in a virtual machine of somebody else's, each execution is an exit to it.
+        if !matches!((entry.function, entry.index), (1 | 7 | 0x8000_0001, _) | (0xd, 1)) {
+            continue;
+        }
         let leaf = __cpuid_count(entry.function, entry.index);
         match (entry.function, entry.index) {
             // PCID, x2APIC and the like belong to ring 0, and stay as KVM has them; OSXSAVE follows CR4.
