@@ -2,7 +2,6 @@
 //! the variable `LITEBOX_AHEAD`, and hands it the launch plan (`docs/control-protocol.md`); when the socket closes first, it ends.
 
 use std::os::fd::AsRawFd;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use rustix::io::FdFlags;
@@ -27,7 +26,7 @@ fn spawn() -> Option<String> {
     // Away from the numbers that --preserve-fds may mean.
     let ours = rustix::io::fcntl_dupfd_cloexec(ours, FIRST_NUMBER).ok()?;
     rustix::io::fcntl_setfd(&its, FdFlags::empty()).ok()?;
-    let library = std::env::var_os("LITEBOX_LIBDIR").map_or_else(crate::library, PathBuf::from);
+    let library = crate::machine_directory();
     let mut command = Command::new(library.join("litebox-vmm"));
     command.args(["run", "--socket", &its.as_raw_fd().to_string(), "--kernel"]).arg(library.join("litebox-kernel"));
     command.env_clear().env("PATH", PATH);

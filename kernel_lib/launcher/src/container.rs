@@ -5,6 +5,7 @@ use std::io::IoSlice;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::fs::{self, FlockOperation, Mode, OFlags};
@@ -36,6 +37,9 @@ pub struct State {
     pub annotations: Map<String, Value>,
     #[serde(default)]
     hooks: Map<String, Value>,
+    /// That of config.json.
+    #[serde(default)]
+    pub process: Map<String, Value>,
     /// A process as the VMM gets it, to start from.
     #[serde(default)]
     pub exec: Map<String, Value>,
@@ -146,6 +150,15 @@ impl Connection {
         let mut answer = vec![0; LONGEST_ANSWER];
         let (_, bytes) = rustix::io::retry_on_intr(|| net::recv(&self.socket, &mut answer[..], RecvFlags::empty())).ok()?;
         serde_json::from_slice(answer.get(..bytes)?).ok()
+    }
+
+    /// Leaves a process that does as [`Self::follow`]: its process id.
+    pub fn leave_proxy(self, pid: u32) -> std::io::Result<u32> {
+        rustix::io::fcntl_setfd(&self.socket, rustix::io::FdFlags::empty())?;
+        let mut proxy = std::process::Command::new(launcher::machine_directory().join("litebox-vmm"));
+        let numbers = [self.socket.as_raw_fd().to_string(), REQUEST_ID.to_string(), pid.to_string()];
+        proxy.args(["proxy", "--socket", &numbers[0], "--exec", &numbers[1], "--pid", &numbers[2]]).env_clear();
+        proxy.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().map(|child| child.id())
     }
 
     /// Until the process that was just started by `exec` has ended: its exit status. It gets our signals meanwhile.

@@ -1,14 +1,16 @@
 //! The commands that are done without Python.
 
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::time::Duration;
 
 use rustix::process::{getrlimit, Resource};
 use serde::Serialize;
 use serde_json::{json, Map, Value};
 
-use crate::container::Container;
-use crate::options::{Command, Options};
+use crate::container::{Connection, Container};
+use crate::options::{Command, Exec, Options};
+use crate::process;
 
 const SIGKILL: i32 = 9;
 const ENOENT: u64 = 2;
@@ -43,14 +45,15 @@ const LIMITS: [Resource; 16] = [
 
 /// The exit status; None: left to Python, with nothing done.
 pub fn serve(options: &Options<'_>) -> Option<i32> {
-    let (Command::Start { id } | Command::Kill { id, .. } | Command::Exec { id, .. } | Command::State { id }) = options.command else {
+    let (Command::Start { id } | Command::Kill { id, .. } | Command::Exec(Exec { id, .. }) | Command::State { id }) = options.command
+    else {
         return None;
     };
     options.log.open()?;
     let container = Container::open(&options.root, id)?;
     match &options.command {
         Command::Kill { signal, .. } => kill(options, &container, *signal),
-        Command::Exec { args, env, cwd, .. } => exec(options, container, args, env, *cwd),
+        Command::Exec(wanted) => exec(options, &container, wanted),
         Command::State { .. } => state(&container),
         _ => start(options, &container),
     }
@@ -72,15 +75,20 @@ fn start(options: &Options<'_>, container: &Container) -> Option<i32> {
     Some(refused(options, "start", &answer, 1))
 }
 
-fn exec(options: &Options<'_>, container: Container, args: &[&str], env: &[&str], cwd: Option<&str>) -> Option<i32> {
+fn exec(options: &Options<'_>, container: &Container, wanted: &Exec<'_>) -> Option<i32> {
     let connection = container.connect()?;
     if connection.status()? != "running" {
         return None;
     }
-    let mut process = container.state.exec;
-    process.insert("args".to_owned(), json!(args));
-    process.get_mut("env")?.as_array_mut()?.extend(env.iter().map(|variable| json!(variable)));
-    if let Some(cwd) = cwd {
+    let mut process = match wanted.process {
+        Some(path) => process::read(Path::new(path), &container.state)?,
+        None => container.state.exec.clone(),
+    };
+    if !wanted.args.is_empty() {
+        process.insert("args".to_owned(), json!(wanted.args));
+    }
+    process.get_mut("env")?.as_array_mut()?.extend(wanted.env.iter().map(|variable| json!(variable)));
+    if let Some(cwd) = wanted.cwd {
         process.insert("cwd".to_owned(), json!(cwd));
     }
     complete(process.get_mut("rlimits")?.as_array_mut()?);
@@ -92,10 +100,24 @@ fn exec(options: &Options<'_>, container: Container, args: &[&str], env: &[&str]
     let (stdin, stdout, stderr) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
     connection.send(json!({"op": "exec", "process": process}), &[stdin.as_fd(), stdout.as_fd(), stderr.as_fd()])?;
     let answer = connection.answer().unwrap_or_else(|| json!({"error": "the VMM went away"}));
-    match answer["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()) {
-        Some(pid) => Some(connection.follow(pid)),
-        None => Some(refused(options, "exec", &answer, NOT_STARTED)),
+    let Some(pid) = answer["pid"].as_u64().and_then(|pid| u32::try_from(pid).ok()) else {
+        return Some(refused(options, "exec", &answer, NOT_STARTED));
+    };
+    Some(follow(connection, pid, wanted).unwrap_or_else(|error| refused(options, "exec", &json!({"error": error}), NOT_STARTED)))
+}
+
+/// In the foreground or by a proxy. It is the process whose id the pid file gets.
+fn follow(connection: Connection, pid: u32, wanted: &Exec<'_>) -> Result<i32, String> {
+    let say = |id: u32| match wanted.pid_file {
+        Some(path) => process::write_pid_file(Path::new(path), id).map_err(|error| format!("--pid-file {path}: {error}")),
+        None => Ok(()),
+    };
+    if wanted.detach {
+        say(connection.leave_proxy(pid).map_err(|error| format!("starting litebox-vmm: {error}"))?)?;
+        return Ok(0);
     }
+    say(std::process::id())?;
+    Ok(connection.follow(pid))
 }
 
 /// With our own limits, where the container has none of that kind.

@@ -14,6 +14,12 @@ pub fn python(program: &str) -> Command {
     command
 }
 
+/// Where litebox-vmm and the guest image are.
+#[must_use]
+pub fn machine_directory() -> PathBuf {
+    std::env::var_os("LITEBOX_LIBDIR").map_or_else(library, PathBuf::from)
+}
+
 /// `../lib/litebox` of this program.
 fn library() -> PathBuf {
     let program = std::env::current_exe().unwrap_or_default();

@@ -6,6 +6,7 @@
 mod container;
 mod direct;
 mod options;
+mod process;
 
 use std::os::unix::process::CommandExt;
 use std::process::exit;

@@ -39,18 +39,25 @@ pub enum Command<'a> {
         id: &'a str,
         signal: i32,
     },
-    /// Without a terminal, in the foreground.
-    Exec {
-        id: &'a str,
-        args: Vec<&'a str>,
-        env: Vec<&'a str>,
-        cwd: Option<&'a str>,
-    },
+    /// Without a terminal.
+    Exec(Exec<'a>),
     State {
         id: &'a str,
     },
     /// `create` or `run`.
     Create,
+}
+
+#[derive(Default)]
+pub struct Exec<'a> {
+    pub id: &'a str,
+    pub args: Vec<&'a str>,
+    pub env: Vec<&'a str>,
+    pub cwd: Option<&'a str>,
+    /// A file with an OCI process object, in place of `args`.
+    pub process: Option<&'a str>,
+    pub detach: bool,
+    pub pid_file: Option<&'a str>,
 }
 
 /// None: not for us.
@@ -87,25 +94,33 @@ pub fn parse<'a>(words: &[&'a str]) -> Option<Options<'a>> {
     Some(Options { root, log, command })
 }
 
-/// `exec` with no flags but those that change a word of the process.
+/// `exec` with the flags that engines and people use, but for terminals and other users.
 fn exec<'a>(words: &[&'a str]) -> Option<Command<'a>> {
-    let (mut env, mut cwd) = (Vec::new(), None);
+    let mut exec = Exec::default();
     let mut rest = words.iter().copied();
     let id = loop {
         let word = rest.next()?;
         let Some(flag) = word.strip_prefix('-') else { break word };
         let (name, value) = flag.split_once('=').map_or((flag, None), |(name, value)| (name, Some(value)));
-        let value = match name {
-            "e" | "-env" | "-cwd" => value.or_else(|| rest.next())?,
+        if matches!(name, "d" | "-detach") && value.is_none() {
+            exec.detach = true;
+            continue;
+        }
+        let target = match name {
+            "e" | "-env" => {
+                exec.env.push(value.or_else(|| rest.next())?);
+                continue;
+            }
+            "-cwd" => &mut exec.cwd,
+            "p" | "-process" => &mut exec.process,
+            "-pid-file" => &mut exec.pid_file,
             _ => return None,
         };
-        match name {
-            "-cwd" => cwd = Some(value).filter(|path| !path.is_empty()),
-            _ => env.push(value),
-        }
+        *target = Some(value.or_else(|| rest.next())?).filter(|path| !path.is_empty());
     };
-    let args: Vec<&str> = rest.collect();
-    (!args.is_empty()).then_some(Command::Exec { id: checked(id)?, args, env, cwd })
+    exec.id = checked(id)?;
+    exec.args = rest.collect();
+    (exec.args.is_empty() == exec.process.is_some()).then_some(Command::Exec(exec))
 }
 
 /// A container's name, which is also that of a folder.
@@ -155,8 +170,16 @@ mod tests {
     #[test]
     fn exec_takes_all_words_behind_the_id() {
         let options = parse(&["--root=/r", "exec", "-e", "A=1", "--env=B=2", "--cwd", "/x", "a", "sh", "-t", "--"]).unwrap();
-        let Command::Exec { id: "a", args, env, cwd: Some("/x") } = options.command else { panic!() };
+        let Command::Exec(Exec { id: "a", args, env, cwd: Some("/x"), .. }) = options.command else { panic!() };
         assert_eq!((args, env), (vec!["sh", "-t", "--"], vec!["A=1", "B=2"]));
+    }
+
+    #[test]
+    fn exec_as_engines_call_it() {
+        let options = parse(&["--root=/r", "exec", "--process", "/p", "--detach", "--pid-file=/f", "a"]).unwrap();
+        let Command::Exec(Exec { id: "a", process: Some("/p"), detach: true, pid_file: Some("/f"), .. }) = options.command else {
+            panic!()
+        };
     }
 
     #[test]
@@ -172,7 +195,8 @@ mod tests {
             &["run"],
             &["exec", "a"],
             &["exec", "-t", "a", "sh"],
-            &["exec", "-p", "file", "a"],
+            &["exec", "-p", "file", "a", "sh"],
+            &["exec", "--detach=true", "a", "sh"],
             &["exec", "-e"],
             &["state", "-h"],
         ] {

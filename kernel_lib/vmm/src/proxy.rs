@@ -56,6 +56,8 @@ pub const fn shell_status(wait_status: u32) -> i32 {
 
 /// The exit status of the process.
 pub fn run(arguments: &Arguments) -> i32 {
+    // Signals of the starter's keyboard are not for it. One with a terminal was started in a session of its own already.
+    let _ = rustix::process::setsid();
     let adopted = || {
         let socket = descriptors::adopt(arguments.socket, "--socket")?;
         let terminal = arguments.terminal.map(|number| descriptors::adopt(number, "--terminal")).transpose()?;

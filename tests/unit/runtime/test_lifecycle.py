@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import signal
 import socket
 import subprocess
@@ -112,6 +113,42 @@ def test_exec(litebox: Any, bundle: Bundle, tmp_path: Path) -> None:
     assert "cwd: found 'x'" in litebox("exec", "--process", str(document), "c1", ok=False).stderr
     litebox("pause", "c1")
     assert "paused" in litebox("exec", "c1", "true", ok=False).stderr
+
+
+def test_exec_of_a_process_object(litebox: Any, bundle: Bundle, tmp_path: Path) -> None:
+    """Engines make it from the container's own. The launcher starts such a one as Python would, which gets what has a flag more."""
+    folder = bundle()
+    config = json.loads((folder / "config.json").read_text())
+    process = config["process"]
+    process["env"] = [variable for variable in process["env"] if not variable.startswith("HOME=")]
+    (folder / "config.json").write_text(json.dumps(config))
+    litebox("run", "--detach", "--bundle", str(folder), "c1")
+    show = "env | sort; id; pwd; umask; ulimit -a; grep -E '^(Cap|NoNew)' /proc/self/status"
+    process |= {"args": ["sh", "-c", show], "cwd": "/tmp"}
+    document = tmp_path / "process.json"
+    for user in (
+        {"uid": 0, "gid": 0},
+        {"uid": 0, "gid": 5, "additionalGids": [7], "umask": 0o27},
+        {"uid": 1000, "gid": 1000},
+    ):
+        document.write_text(json.dumps(process | {"user": user}))
+        of_launcher, of_python = (
+            litebox("exec", *more, "--env", "A=1", "--process", str(document), "c1").stdout
+            for more in ((), ("--ignore-paused",))
+        )
+        assert of_launcher == of_python
+        assert "A=1\nHOME=/" in of_launcher
+    fifo, pid_file = tmp_path / "fifo", tmp_path / "pid"
+    os.mkfifo(fifo)
+    document.write_text(json.dumps(process | {"args": ["sh", "-c", "cat; exit 6"]}))
+    command = litebox.command("exec", "--process", str(document), "--detach", "--pid-file", str(pid_file), "c1")
+    with subprocess.Popen(["sh", "-c", '"$@" <"$0"', fifo, *command], env=litebox.environment) as process_:
+        with fifo.open("w"):
+            assert process_.wait(10) == 0
+            proxy = os.pidfd_open(int(pid_file.read_text()))
+            assert not select.select([proxy], [], [], 0)[0]
+        assert select.select([proxy], [], [], 10)[0]
+        os.close(proxy)
 
 
 def test_hundreds_of_execs_at_once(litebox: Any, bundle: Bundle) -> None:
