@@ -54,7 +54,7 @@ install: build ## installs into PREFIX (default /usr/local): bin/ and lib/litebo
 	for name in $(PROGRAMS); do install -D -m 755 $(BUILD)/bin/$$name $(DESTDIR)$(PREFIX)/bin/$$name; done
 	install -D -m 755 $(LIB)/litebox-vmm $(DESTDIR)$(PREFIX)/lib/litebox/litebox-vmm
 	install -D -m 644 $(LIB)/litebox-kernel $(DESTDIR)$(PREFIX)/lib/litebox/litebox-kernel
-	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/packages
+	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/packages $(BUILD)/python # setuptools keeps modules there that are no more
 	$(PYTHON) -m pip install -q --disable-pip-version-check --target $(DESTDIR)$(PREFIX)/lib/litebox/packages .
 	rm -rf $(DESTDIR)$(PREFIX)/lib/litebox/packages/bin
 	$(PYTHON) deploy/launchers.py --python "$(if $(RUN_WITH),$(RUN_WITH),$$(readlink -f $(PYTHON)))" --path $(PREFIX)/lib/litebox/packages --destdir "$(DESTDIR)" $(DESTDIR)$(PREFIX)
