@@ -199,7 +199,7 @@ class Node:
 
     def _in_use(self) -> bool:
         """Whether a shim of ours still runs on the node (needs hostPID)."""
-        wanted = f"/{PROGRAMS / 'bin' / SHIM}".encode()
+        wanted = f"/{PROGRAMS / 'lib' / 'litebox' / SHIM}".encode()  # the Python that the program becomes
         for entry in Path("/proc").iterdir():
             try:
                 if entry.name.isdigit() and wanted in (entry / "cmdline").read_bytes():

@@ -127,6 +127,12 @@ def labels(cluster: Cluster) -> dict[str, str]:
     return found
 
 
+def remove(cluster: Cluster) -> None:
+    daemon_set = ("-n", "litebox-system", "delete", "daemonset", "litebox-installer")
+    cluster(*daemon_set, "--cascade=foreground", seconds=100)
+    cluster("delete", "-f", DEPLOY / "installer.yaml", "--ignore-not-found", seconds=100)
+
+
 @pytest.mark.timeout(400)
 def test_in_and_out_again(cluster: Cluster, node: Containerd, services: ServiceManager) -> None:
     before = node.config.read_text()
@@ -139,7 +145,7 @@ def test_in_and_out_again(cluster: Cluster, node: Containerd, services: ServiceM
     assert services.restarts == 1
 
     # With a pod that runs it leaves the node to the next one.
-    cluster("delete", "-f", DEPLOY / "installer.yaml", seconds=100)
+    remove(cluster)
     assert "dev.litebox/installed" not in labels(cluster)
     assert cluster("exec", "stays", "--", "echo", "here").stdout == "here\n"
     cluster("delete", "pod", "stays")
@@ -147,7 +153,7 @@ def test_in_and_out_again(cluster: Cluster, node: Containerd, services: ServiceM
     cluster("apply", "-f", DEPLOY / "installer.yaml")
     until(lambda: "dev.litebox/installed" in labels(cluster), "the node is not labelled")
     assert services.restarts == 1
-    cluster("delete", "-f", DEPLOY / "installer.yaml", seconds=100)
+    remove(cluster)
     assert "dev.litebox/installed" not in labels(cluster)
     assert node.config.read_text() == before
     assert not (node.folder / "opt" / "litebox").exists()
