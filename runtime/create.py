@@ -18,7 +18,7 @@ from runtime import fastjson, launcher, vmm
 from runtime.descriptors import check_files, write_pid_file
 from runtime.environment import with_home
 from runtime.errors import HookFailed, HostError, InvalidSpec, LiteboxError
-from runtime.host import facts, namespaces, processes, programs, rootless
+from runtime.host import facts, namespaces, processes, rootless
 from runtime.host.cgroups import manager
 from runtime.log import rfc3339
 from runtime.plan.make import make
@@ -213,6 +213,10 @@ def _bring_up(
         if plan.hooks or not state["cgroups_made"] or state["systemd_unit"] or state["rootless"]:
             # Else the final write will do: should we die between `ready` and it, `undo` finds the VMM in its cgroup.
             entry.write(state)
+        # The guest boots: what is needed only from here on is imported meanwhile.
+        import runtime.container  # noqa: F401 - by our caller
+        from runtime.host import programs
+
         programs.check(plan)
         if not boot.placed:
             place(boot.pid)

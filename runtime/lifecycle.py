@@ -15,7 +15,6 @@ Plain classes rather than dataclasses: importing dataclasses costs 12 ms, which 
 
 from __future__ import annotations
 
-from runtime.container import Container
 from runtime.errors import LiteboxError, NotFound
 from runtime.processes import Stdio
 from runtime.store import Store
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
+    from runtime.container import Container
     from runtime.store import Entry
 
     Json = dict[str, Any]
@@ -87,7 +87,7 @@ class Runtime:
         request.systemd_cgroup = self.systemd_cgroup
         request.rootless = self.rootless
         request.debug = self.debug
-        return Container(self.store, self.log, id, creation.create(self.store, request, self.log))
+        return self._container(id, creation.create(self.store, request, self.log))
 
     def load(self, id: str) -> Container:
         """The container of that id. NotFound when there is none (leftovers of a crashed create do not count)."""
@@ -95,6 +95,11 @@ class Runtime:
             state = entry.read()
             if state is None or (state["phase"] == "creating" and self._crashed(entry)):
                 raise NotFound(f"container {id!r} does not exist")
+        return self._container(id, state)
+
+    def _container(self, id: str, state: Json) -> Container:
+        from runtime.container import Container
+
         return Container(self.store, self.log, id, state)
 
     def list(self) -> list[Container]:
