@@ -17,7 +17,7 @@ import pytest
 
 from runtime.errors import InvalidSpec
 from runtime.host.cgroups import dbus, paths, resources, systemd
-from unit.runtime.conftest import cgroup_of
+from unit.runtime.conftest import USER, User, cgroup_of
 
 Bundle = Callable[..., Path]
 SLICE = "litebox-test.slice"
@@ -73,54 +73,60 @@ def test_without_systemd_the_flag_is_an_error(litebox: Any, bundle: Bundle) -> N
     assert litebox.leftovers() == []
 
 
+def hierarchies() -> list[Path]:
+    base = Path("/sys/fs/cgroup")
+    return [path for path in (base, *base.iterdir()) if (path / "cgroup.procs").exists()]
+
+
 class Systemd:
     """A manager with /run/systemd, a mount namespace and a cgroup of its own."""
 
-    def __init__(self, process: subprocess.Popen[bytes], root: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], root: str, runtime: str, user: str) -> None:
         self.process = process
         self.root = root
+        self.user = user
+        self.environment = os.environ | {"XDG_RUNTIME_DIR": runtime}
 
     def inside(self, *command: str | Path) -> list[str]:
         return ["nsenter", "--target", str(self.process.pid), "--mount", *map(str, command)]
 
     def property(self, unit: str, name: str) -> str:
-        command = self.inside("systemctl", "--user", "show", "--value", f"--property={name}", unit)
-        environment = os.environ | {"XDG_RUNTIME_DIR": "/run"}
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+        owner = ("setpriv", "--reuid", self.user, "--clear-groups")
+        command = self.inside(*owner, "systemctl", "--user", "show", "--value", f"--property={name}", unit)
+        done = subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True)
         return done.stdout.strip()
 
 
-@pytest.fixture
-def manager(tmp_path: Path, rootfs: Path) -> Iterator[Systemd]:
+@contextlib.contextmanager
+def started(folder: Path, runtime: str = "/run", user: str = "0") -> Iterator[Systemd]:
     if not shutil.which("systemd") or not shutil.which("nsenter"):
         pytest.skip("systemd is not installed")
-    root = f"{cgroup_of(tmp_path)}-systemd"
-    hierarchies = [
-        path for path in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()) if (path / "cgroup.procs").exists()
-    ]
+    root = f"{cgroup_of(folder)}-systemd"
     # In a cgroup of its own: at the root it would move every process of the machine into its init.scope.
-    for hierarchy in hierarchies:
+    for hierarchy in hierarchies():
         (hierarchy / root).mkdir()
         for file in ("cpuset.cpus", "cpuset.mems"):
             if (hierarchy / file).exists() and hierarchy.name == "cpuset":
                 (hierarchy / root / file).write_text((hierarchy / file).read_text())
+        if hierarchy.name in ("cgroup", "systemd", "unified"):  # those that systemd gives to a user's manager
+            for path in (hierarchy / root, *(hierarchy / root).glob("cgroup.*")):
+                os.chown(path, int(user), int(user))
     script = f"""
-        for path in {" ".join(str(path) for path in hierarchies)}; do echo $$ > $path/{root}/cgroup.procs; done
+        for path in {" ".join(str(path) for path in hierarchies())}; do echo $$ > $path/{root}/cgroup.procs; done
         mount -t tmpfs none /run/systemd && mkdir /run/systemd/system
-        exec systemd --user --log-target=console --unit=basic.target
+        exec setpriv --reuid {user} --regid {user} --clear-groups systemd --user --log-target=console --unit=basic.target
     """
     command = ["unshare", "--mount", "sh", "-ec", script]
-    environment = os.environ | {"XDG_RUNTIME_DIR": "/run"}
-    with (tmp_path / "systemd.log").open("wb") as log:
+    with (folder / "systemd.log").open("wb") as log:
+        environment = os.environ | {"XDG_RUNTIME_DIR": runtime}
         process = subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    found = Systemd(process, root)
     try:
         deadline = time.monotonic() + 20
-        while not Path(f"/proc/{process.pid}/root/run/systemd/private").exists():
-            assert process.poll() is None, (tmp_path / "systemd.log").read_text()
+        while not Path(f"/proc/{process.pid}/root/{runtime}/systemd/private").exists():
+            assert process.poll() is None, (folder / "systemd.log").read_text()
             assert time.monotonic() < deadline, "systemd does not come up"
             time.sleep(0.05)
-        yield found
+        yield Systemd(process, root, runtime, user)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -128,10 +134,16 @@ def manager(tmp_path: Path, rootfs: Path) -> Iterator[Systemd]:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-        for hierarchy in hierarchies:
-            for folder, _, _ in os.walk(hierarchy / root, topdown=False):
+        for hierarchy in hierarchies():
+            for name, _, _ in os.walk(hierarchy / root, topdown=False):
                 with contextlib.suppress(OSError):
-                    Path(folder).rmdir()
+                    Path(name).rmdir()
+
+
+@pytest.fixture
+def manager(tmp_path: Path, rootfs: Path) -> Iterator[Systemd]:
+    with started(tmp_path) as found:
+        yield found
 
 
 def test_a_scope_of_systemd(litebox: Any, bundle: Bundle, manager: Systemd, tmp_path: Path) -> None:
@@ -166,3 +178,24 @@ def test_a_scope_of_systemd(litebox: Any, bundle: Bundle, manager: Systemd, tmp_
     run("delete", "--force", "c1")
     assert manager.property(unit, "ActiveState") == "inactive"
     assert litebox.leftovers() == []
+
+
+def test_a_scope_of_a_users_manager(user: User) -> None:
+    """Without root's rights: the manager of the user's session makes it."""
+    assert user("spec", "--rootless").returncode == 0
+    path = user.folder / "config.json"
+    document = json.loads(path.read_text())
+    document["process"].update(terminal=False, args=["sh", "-c", "exit 3"])
+    document["linux"].update(cgroupsPath=f"{SLICE}:litebox:c1")
+    show = 'cat /proc/$(sed "s/.*pid.:\\([0-9]*\\).*/\\1/")/cgroup >cgroups'
+    document["hooks"] = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", show]}]}
+    path.write_text(json.dumps(document))
+    with started(user.folder, str(user.folder), USER) as manager:
+        # Of its session's programs: others may not be moved by it.
+        enter = [f"echo $$ >{path}/{manager.root}/cgroup.procs" for path in hierarchies()]
+        user.inside = manager.inside("sh", "-c", "; ".join([*enter, 'cd "$0" && exec "$@"']), user.folder)
+        done = user("--systemd-cgroup", "run", "c1")
+        assert done.returncode == 3, done.stderr
+        where = f"/{manager.root}/litebox.slice/{SLICE}/litebox-c1.scope\n"
+        assert where in (user.folder / "cgroups").read_text()
+        assert manager.property("litebox-c1.scope", "ActiveState") == "inactive"
