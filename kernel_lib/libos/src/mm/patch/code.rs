@@ -21,6 +21,8 @@
 //! of the vCPU, by code that runs as the program's and keeps its flags and its red zone. A CPUID stays as it is when a jump may lead to
 //! what would be overwritten.
 
+use core::ops::Range;
+
 /// Bytes of a trampoline's slot (a long one takes two). The first slots of each page hold what [`header`] makes.
 pub const SLOT: usize = 24;
 pub const HEADER_SLOTS: usize = 3;
@@ -28,10 +30,10 @@ const LOOK_UP: usize = 8;
 pub const SYSCALL: [u8; 2] = [0x0f, 0x05];
 pub const CPUID: [u8; 2] = [0x0f, 0xa2];
 const MOV_EAX: u8 = 0xb8;
-const JMP_NEAR: u8 = 0xe9;
-const JMP_SHORT: u8 = 0xeb;
+pub(super) const JMP_NEAR: u8 = 0xe9;
+pub(super) const JMP_SHORT: u8 = 0xeb;
 const CALL: u8 = 0xe8;
-const RET: u8 = 0xc3;
+pub(super) const RET: u8 = 0xc3;
 const INT3: u8 = 0xcc;
 const NOP: u8 = 0x90;
 /// Bytes of `mov $nr,%eax`, of a near jump, and of what ends a system call's trampoline.
@@ -92,8 +94,9 @@ pub fn header(entry: u64, table: u32) -> [u8; HEADER_SLOTS * SLOT] {
     bytes
 }
 
-/// Looks at the CPUID at offset `at` of a page of code: it and what follows it make room for a jump.
-pub fn examine_cpuid(page: &[u8], at: usize) -> Option<Site> {
+/// Looks at the CPUID at offset `at` of a page of code: it and what follows it make room for a jump. `is_jumped_to`: whether some other jump may
+/// lead into these offsets.
+pub fn examine_cpuid(page: &[u8], at: usize, is_jumped_to: impl Fn(&Range<usize>) -> bool) -> Option<Site> {
     if page.get(at..at + 2)? != CPUID {
         return None;
     }
@@ -115,24 +118,7 @@ pub fn examine_cpuid(page: &[u8], at: usize) -> Option<Site> {
         moved += instruction.length;
     }
     let overwritten = at + CPUID.len()..at + near_jump(0, 0)?.len();
-    (!is_jumped_to(page, &overwritten)).then_some(Site::Cpuid { at, moved })
-}
-
-/// Whether a jump of this page may lead into a range of it. Every byte is taken for an opcode: one too many is found rather than missed.
-fn is_jumped_to(page: &[u8], range: &core::ops::Range<usize>) -> bool {
-    (0..page.len()).any(|at| {
-        let near = |opcode_bytes: usize| -> Option<i64> {
-            let distance = page.get(at + opcode_bytes..at + opcode_bytes + 4)?.try_into().ok()?;
-            Some((at + opcode_bytes + 4) as i64 + i64::from(i32::from_le_bytes(distance)))
-        };
-        let target = match (page[at], page.get(at + 1)) {
-            (0x70..=0x7f | 0xe0..=0xe3 | JMP_SHORT, Some(&distance)) => Some(at as i64 + 2 + i64::from(distance as i8)),
-            (JMP_NEAR, _) => near(1),
-            (0x0f, Some(0x80..=0x8f)) => near(2),
-            _ => None,
-        };
-        target.is_some_and(|target| usize::try_from(target).is_ok_and(|target| range.contains(&target)))
-    })
+    (!is_jumped_to(&overwritten)).then_some(Site::Cpuid { at, moved })
 }
 
 /// Looks at the SYSCALL that ends at `behind` of a page of code and was called with `number`.
@@ -228,8 +214,8 @@ fn modrm_length(code: &[u8]) -> Option<usize> {
 
 /// An instruction of the kinds that stand around system calls and CPUIDs.
 #[derive(Clone, Copy)]
-struct Instruction {
-    length: usize,
+pub(super) struct Instruction {
+    pub(super) length: usize,
     opcode_at: usize,
     modrm_at: Option<usize>,
 }
@@ -273,7 +259,7 @@ impl Instruction {
     }
 
     /// A conditional jump: its condition and how far it goes from its end.
-    fn branch(&self, code: &[u8]) -> Option<(u8, i32)> {
+    pub(super) fn branch(&self, code: &[u8]) -> Option<(u8, i32)> {
         match code[self.opcode_at] {
             opcode @ 0x70..=0x7f => Some((opcode & 15, i32::from(code[self.opcode_at + 1] as i8))),
             0x0f if code[self.opcode_at + 1] & 0xf0 == 0x80 => {
@@ -285,11 +271,30 @@ impl Instruction {
     }
 
     /// A jump to a fixed place: how far it goes from its end.
-    fn jump(&self, code: &[u8]) -> Option<i32> {
+    pub(super) fn jump(&self, code: &[u8]) -> Option<i32> {
         match code[self.opcode_at] {
             JMP_SHORT => Some(i32::from(code[self.opcode_at + 1] as i8)),
             JMP_NEAR => Some(i32::from_le_bytes(code.get(self.length - 4..self.length)?.try_into().ok()?)),
             _ => None,
+        }
+    }
+
+    /// A call of a fixed place: how far it goes from its end.
+    pub(super) fn call(&self, code: &[u8]) -> Option<i32> {
+        match code[self.opcode_at] {
+            CALL => Some(i32::from_le_bytes(code.get(self.length - 4..self.length)?.try_into().ok()?)),
+            _ => None,
+        }
+    }
+
+    /// Nothing behind it is run because of it: a return, a jump to a place that it computes, a halt or what is no instruction.
+    pub(super) fn ends_flow(&self, code: &[u8]) -> bool {
+        let second = code.get(self.opcode_at + 1).copied().unwrap_or(0);
+        match code[self.opcode_at] {
+            RET | 0xc2 | INT3 | 0xf4 => true,
+            0xff => matches!(second >> 3 & 7, 4 | 5),
+            0x0f => second == 0x0b,
+            _ => false,
         }
     }
 
@@ -304,7 +309,7 @@ pub fn instruction_length(code: &[u8]) -> Option<usize> {
     decode(code).map(|instruction| instruction.length)
 }
 
-fn decode(code: &[u8]) -> Option<Instruction> {
+pub(super) fn decode(code: &[u8]) -> Option<Instruction> {
     let mut at = 0;
     let mut operand_16 = false;
     while let Some(&byte) = code.get(at) {
@@ -332,7 +337,7 @@ fn decode(code: &[u8]) -> Option<Instruction> {
             match second {
                 0x05 | 0x0b | 0x31 | 0xa2 | 0xc8..=0xcf => (false, 0),
                 0x80..=0x8f => (false, 4),
-                0x10..=0x17 | 0x1e | 0x1f | 0x28..=0x2f | 0x40..=0x4f | 0x54..=0x6f | 0x7e | 0x7f | 0x90..=0x9f => (true, 0),
+                0x01 | 0x10..=0x17 | 0x1e | 0x1f | 0x28..=0x2f | 0x40..=0x4f | 0x54..=0x6f | 0x7e | 0x7f | 0x90..=0x9f => (true, 0),
                 0xa3 | 0xab | 0xae | 0xaf | 0xb0 | 0xb1 | 0xb3 | 0xb6..=0xb8 | 0xbb..=0xbf | 0xc0 | 0xc1 | 0xd6 | 0xef => (true, 0),
                 0xba | 0xc2 | 0xc6 => (true, 1),
                 _ => return None,
@@ -514,6 +519,7 @@ impl Pending {
 
 #[cfg(test)]
 mod tests {
+    use super::super::flow::Jumps;
     use super::*;
     use alloc::vec::Vec;
 
@@ -637,7 +643,7 @@ mod tests {
     fn a_cpuid_takes_its_neighbours_along() {
         // cpuid; mov %eax,0x100(%rip); ret
         let code = page(&[0x0f, 0xa2, 0x89, 0x05, 0, 1, 0, 0, 0xc3]);
-        let site = examine_cpuid(&code, 0).unwrap();
+        let site = examine_cpuid(&code, 0, |_| false).unwrap();
         assert_eq!(site, Site::Cpuid { at: 0, moved: 6 });
         let (address, page_address, header) = (0x1000_0048u64, 0x1001_0000u64, 0x1000_0000u64);
         let trampoline = trampoline(site, address, &code, page_address, header).unwrap();
@@ -650,7 +656,7 @@ mod tests {
         assert_eq!(address as i64 + 29 + word(25), page_address as i64 + 8);
         // Nor does a conditional jump go astray.
         let code = page(&[0x0f, 0xa2, 0x85, 0xdb, 0x74, 0x10]);
-        let site = examine_cpuid(&code, 0).unwrap();
+        let site = examine_cpuid(&code, 0, |_| false).unwrap();
         let trampoline = super::trampoline(site, address, &code, page_address, header).unwrap();
         let word = |at: usize| i64::from(i32::from_le_bytes(trampoline[at..at + 4].try_into().unwrap()));
         assert_eq!(trampoline[18..22], [0x85, 0xdb, 0x0f, 0x84]);
@@ -658,25 +664,26 @@ mod tests {
         assert_eq!(address as i64 + 31 + word(27), page_address as i64 + 6);
         // A jump ends what is moved.
         let code = page(&[0x0f, 0xa2, 0x89, 0xc2, 0xeb, 5]);
-        let site = examine_cpuid(&code, 0).unwrap();
+        let site = examine_cpuid(&code, 0, |_| false).unwrap();
         assert_eq!(site, Site::Cpuid { at: 0, moved: 4 });
         let trampoline = super::trampoline(site, address, &code, page_address, header).unwrap();
         assert_eq!(trampoline[18..21], [0x89, 0xc2, 0xe9]);
         let word = i64::from(i32::from_le_bytes(trampoline[21..25].try_into().unwrap()));
         assert_eq!(address as i64 + 25 + word, page_address as i64 + 6 + 5);
-        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0xeb, 5, 0x90]), 0), Some(Site::Cpuid { at: 0, moved: 2 }));
-        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0xeb, 5, 0x48, 0x89]), 0), None);
-        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0x83, 0xe2, 0x1f]), 0), Some(Site::Cpuid { at: 0, moved: 5 }));
+        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0xeb, 5, 0x90]), 0, |_| false), Some(Site::Cpuid { at: 0, moved: 2 }));
+        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0xeb, 5, 0x48, 0x89]), 0, |_| false), None);
+        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0x83, 0xe2, 0x1f]), 0, |_| false), Some(Site::Cpuid { at: 0, moved: 5 }));
     }
 
     #[test]
     fn a_cpuid_that_a_loop_comes_back_behind_stays() {
+        let examine = |code: &[u8]| examine_cpuid(&page(code), 0, |offsets| Jumps::of(&page(code), &[]).lead_into(0, offsets));
         // cpuid; mov %eax,%edx; inc %ecx; jne back to the mov, to the inc
-        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0xff, 0xc1, 0x75, 0xfa]), 0), None);
-        assert_eq!(examine_cpuid(&page(&[0x0f, 0xa2, 0x89, 0xc2, 0xff, 0xc1, 0x75, 0xfc]), 0), None);
+        assert_eq!(examine(&[0x0f, 0xa2, 0x89, 0xc2, 0xff, 0xc1, 0x75, 0xfa]), None);
+        assert_eq!(examine(&[0x0f, 0xa2, 0x89, 0xc2, 0xff, 0xc1, 0x75, 0xfc]), None);
         // To the CPUID itself it may.
-        let near = page(&[0x0f, 0xa2, 0x89, 0xc2, 0xff, 0xc1, 0x0f, 0x85, 0xf4, 0xff, 0xff, 0xff]);
-        assert_eq!(examine_cpuid(&near, 0), Some(Site::Cpuid { at: 0, moved: 4 }));
+        let near = [0x0f, 0xa2, 0x89, 0xc2, 0xff, 0xc1, 0x0f, 0x85, 0xf4, 0xff, 0xff, 0xff];
+        assert_eq!(examine(&near), Some(Site::Cpuid { at: 0, moved: 4 }));
     }
 
     #[test]

@@ -10,6 +10,7 @@
 
 mod cache;
 mod code;
+mod flow;
 
 use super::copies;
 use super::map::FILE_GAP;
@@ -84,9 +85,14 @@ impl AddressSpace {
             return false;
         }
         let page_address = context.rip & !(PAGE_SIZE - 1);
-        // Where an exit is cheap it is not worth it: a jump from another page may lead to what would be overwritten.
-        let patched = hal::cpu::has_shadow_paging()
-            && self.patch_at(context.rip, page_address, Wanted::Cpuid { at: (context.rip - page_address) as usize }, alone);
+        // Where an exit is cheap it is not worth it.
+        let patched = hal::cpu::has_shadow_paging() && {
+            // The neighbours are looked at, too (`patch`), so they are to be mapped.
+            for near in [page_address - 1, page_address + PAGE_SIZE] {
+                let _ = hal::user::read_bytes(near, &mut [0]);
+            }
+            self.patch_at(context.rip, page_address, Wanted::Cpuid { at: (context.rip - page_address) as usize }, alone)
+        };
         if !patched {
             let [a, b, c, d] = hal::cpu::cpuid(context.rax as u32, context.rcx as u32).map(u64::from);
             (context.rax, context.rbx, context.rcx, context.rdx) = (a, b, c, d);
@@ -159,7 +165,13 @@ fn patch(inner: &mut Inner, left: &mut Leftovers, page_address: u64, wanted: Wan
         return None;
     }
     let base = area_below(inner, page_address, &pages)?;
-    let Attempt::Done(copy) = file.patch(index, &Page::Window(entry.address), page_address, base, wanted)? else { return Some(()) };
+    let neighbours = match wanted {
+        Wanted::SystemCall { .. } => [None; 2],
+        Wanted::Cpuid { .. } => [neighbour(inner, page_address - PAGE_SIZE, &pages)?, neighbour(inner, page_address + PAGE_SIZE, &pages)?],
+    };
+    let Attempt::Done(copy) = file.patch(index, &Page::Window(entry.address), (page_address, base), wanted, neighbours)? else {
+        return Some(());
+    };
     if !shown {
         return None;
     }
@@ -169,6 +181,15 @@ fn patch(inner: &mut Inner, left: &mut Leftovers, page_address: u64, wanted: Wan
         return None;
     }
     inner.table.map(page_address, Page::Ram(copy), rights, &mut left.flush).ok()
+}
+
+/// The page at `address` if code of the object is mapped there. None: it is, but not present.
+fn neighbour(inner: &mut Inner, address: u64, pages: &Arc<dyn Pages>) -> Option<Option<u64>> {
+    let same = |vma: &&Vma| vma.rights.execute && matches!(&vma.backing, Backing::Object(mapping, _) if is_same(&mapping.pages, pages));
+    match inner.map.find(address).filter(same) {
+        Some(_) => inner.table.entry(address).map(|entry| Some(entry.address)),
+        None => Some(None),
+    }
 }
 
 /// The indexes of an object's pages that have patched copies, in order.
