@@ -15,7 +15,7 @@
 //! `sleepers`.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{fence, AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{fence, AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use abi::request::{RING_ENTRIES, SUBMITTED, SUBMITTED_NOTIFY};
@@ -31,6 +31,9 @@ const POLL_MICROSECONDS: u64 = 30;
 const LONGEST_POLL_MICROSECONDS: u64 = 200;
 /// A turn of the polling loop that takes longer was interrupted: somebody else wants this CPU.
 const INTERRUPTED_MICROSECONDS: u64 = 20;
+/// A call that took longer waited for a disk, and so may those that come next.
+const SLOW_MICROSECONDS: u64 = 1000;
+const SLOW_CALLS: i32 = 16;
 /// Requests waiting behind the one just taken that are worth a second thread.
 const BACKLOG: u32 = 4;
 
@@ -56,6 +59,8 @@ pub struct Servers {
     last_served: AtomicU64,
     pause: AtomicU64,
     serving: AtomicUsize,
+    /// Calls to come that are taken for slow ones.
+    expected_slow: AtomicI32,
     stopping: AtomicBool,
     pub served: AtomicU64,
     pub sleeps: AtomicU64,
@@ -83,6 +88,22 @@ impl Worker<'_> {
             }
         }
     }
+
+    /// Around what finds its data in memory nearly always: another thread serves what comes next only when such calls have lately had to wait
+    /// for a disk. To pass leadership on costs more than most of them.
+    pub fn mostly_quick<T>(&self, call: impl FnOnce() -> T) -> T {
+        let Some(servers) = self.servers else { return call() };
+        if servers.expected_slow.load(Ordering::Relaxed) > 0 {
+            servers.expected_slow.fetch_sub(1, Ordering::Relaxed);
+            self.may_block();
+        }
+        let start = tsc();
+        let answer = call();
+        if tsc().saturating_sub(start) > SLOW_MICROSECONDS * servers.microsecond {
+            servers.expected_slow.store(SLOW_CALLS, Ordering::Relaxed);
+        }
+        answer
+    }
 }
 
 impl Servers {
@@ -98,6 +119,7 @@ impl Servers {
             last_served: AtomicU64::new(0),
             pause: AtomicU64::new(0),
             serving: AtomicUsize::new(0),
+            expected_slow: AtomicI32::new(0),
             stopping: AtomicBool::new(false),
             served: AtomicU64::new(0),
             sleeps: AtomicU64::new(0),

@@ -31,7 +31,7 @@ impl Host {
         if offset == STREAM {
             return read_stream(&handle, &vectors, worker).map(Reply::of);
         }
-        read_file(handle.as_fd(), &vectors, offset, worker).map(Reply::of)
+        read_file(handle.as_fd(), handle.shared, &vectors, offset, worker).map(Reply::of)
     }
 
     pub(super) fn write(&self, request: &Request, worker: &Worker<'_>) -> Answer {
@@ -108,18 +108,24 @@ impl Host {
     }
 }
 
-/// preadv(2): what the page cache has at once, else by waiting for the disk.
-pub(super) fn read_file(fd: BorrowedFd<'_>, vectors: &IoVectors<'_>, offset: u64, worker: &Worker<'_>) -> Result<u64, Errno> {
+/// preadv(2): what the page cache has at once, else by waiting for the disk. Overlays do not tell what is in the page cache; a `shared`
+/// volume may be served by somebody who never answers.
+pub(super) fn read_file(fd: BorrowedFd<'_>, shared: bool, vectors: &IoVectors<'_>, offset: u64, worker: &Worker<'_>) -> Result<u64, Errno> {
     let offset = i64::try_from(offset).map_err(|_| Errno::INVAL)?;
     if vectors.bytes() <= TRIED_FROM_CACHE {
         match memory_sys::read(fd, vectors, offset, RWF_NOWAIT) {
-            Ok(bytes) if bytes == vectors.bytes() => return Ok(bytes),
+            Ok(bytes) if bytes == vectors.bytes() || ends_by(fd, offset as u64 + bytes) => return Ok(bytes),
+            Err(Errno::OPNOTSUPP) if !shared => return worker.mostly_quick(|| memory_sys::read(fd, vectors, offset, 0)),
             Ok(_) | Err(Errno::AGAIN | Errno::OPNOTSUPP) => {}
             Err(errno) => return Err(errno),
         }
     }
     worker.may_block();
     memory_sys::read(fd, vectors, offset, 0)
+}
+
+fn ends_by(fd: BorrowedFd<'_>, offset: u64) -> bool {
+    rustix::fs::fstat(fd).is_ok_and(|stat| stat.st_size as u64 <= offset)
 }
 
 /// Where the next data (flags 1) or hole (2) from an offset on begins.

@@ -1,6 +1,6 @@
 //! list, make, unlink, rename, link.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use abi::request::Stat;
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Uid};
@@ -8,10 +8,23 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, RenameFlags, SeekFrom, Ui
 use super::attributes::{is_as_wanted, stat_place};
 use super::names::{descriptor_name, openat2_beneath, place_of, Place};
 use super::{fault, Answer, Errno, Host, Reply, Request};
+use crate::memory::Buffer;
 use crate::server::Worker;
 
 const S_IFMT: u32 = 0o170_000;
 const MAX_LIST: u64 = 1 << 20;
+
+fn list_from(directory: BorrowedFd<'_>, shared: bool, cookie: u64, to: &Buffer<'_>, worker: &Worker<'_>) -> Answer {
+    let list = || {
+        rustix::fs::seek(directory, SeekFrom::Start(cookie))?;
+        crate::memory_sys::getdents(directory, to).map(Reply::of)
+    };
+    if shared {
+        worker.may_block();
+        return list();
+    }
+    worker.mostly_quick(list)
+}
 
 impl Host {
     pub(super) fn list(&self, request: &Request, worker: &Worker<'_>) -> Answer {
@@ -23,14 +36,10 @@ impl Host {
         if !name.is_empty() {
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
             let directory = openat2_beneath(handle.as_fd(), name.as_c_str().to_bytes(), flags, Mode::empty())?;
-            worker.may_block();
-            rustix::fs::seek(&directory, SeekFrom::Start(cookie))?;
-            return crate::memory_sys::getdents(directory.as_fd(), &to).map(Reply::of);
+            return list_from(directory.as_fd(), handle.shared, cookie, &to, worker);
         }
         let _turn = handle.position.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        worker.may_block();
-        rustix::fs::seek(&*handle, SeekFrom::Start(cookie))?;
-        crate::memory_sys::getdents(handle.as_fd(), &to).map(Reply::of)
+        list_from(handle.as_fd(), handle.shared, cookie, &to, worker)
     }
 
     pub(super) fn make(&self, request: &Request) -> Answer {

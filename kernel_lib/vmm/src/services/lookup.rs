@@ -69,7 +69,7 @@ impl Host {
         }
         let reads = vectors.bytes() > 0 && opened.kind == Kind::File && !creates;
         // What cannot be read now (a file that is only written, a bad offset) is for a request of its own to tell.
-        let read = if reads { read_file(opened.fd.as_fd(), &vectors, mode_or_offset, worker).unwrap_or(0) } else { 0 };
+        let read = if reads { read_file(opened.fd.as_fd(), parent.shared, &vectors, mode_or_offset, worker).unwrap_or(0) } else { 0 };
         let mut handle = Handle::new(opened.fd, opened.kind);
         if flags.contains(OFlags::TRUNC) && handle.kind == Kind::File {
             self.resized(&handle);
