@@ -22,6 +22,12 @@ use hal::sync::SpinLock;
 /// Absent names remembered per directory.
 const MOST_NEGATIVE: usize = 4096;
 
+/// Doubtful names that are asked for with another one, and entries that are looked through for them.
+const CONFIRMED_AT_ONCE: usize = 31;
+const MOST_DOUBTED: usize = 256;
+/// Entries of a directory that is listed to find out whether it has got others.
+const MOST_RELISTED: usize = 512;
+
 pub struct Dentry {
     place: SpinLock<Place>,
     inode: Arc<dyn Inode>,
@@ -52,6 +58,8 @@ struct Children {
     negative: usize,
     /// Every name of the directory is in the map (one that was made here, and lost nothing since): others are absent without a question.
     complete: bool,
+    /// Every name was, before it became doubtful.
+    was_complete: bool,
     /// The directory's doubts to which absent names and `complete` belong.
     doubts: u32,
 }
@@ -61,6 +69,7 @@ impl Children {
     fn renew(&mut self, doubts: u32) {
         if self.doubts != doubts {
             self.doubts = doubts;
+            self.was_complete |= self.complete;
             self.complete = false;
             self.forget_absent();
         }
@@ -201,9 +210,37 @@ impl Dentry {
         }
     }
 
+    /// Names of children that have to be confirmed, as `name` has, from it on.
+    pub fn doubtful(&self, name: &[u8]) -> Vec<Vec<u8>> {
+        let mut children = self.children.lock();
+        children.renew(self.inode.state().doubts());
+        let from = hash(name);
+        let others = children.map.range(from..).chain(children.map.range(..from)).take(MOST_DOUBTED);
+        let doubtful = others.filter_map(|(_, (other, child))| {
+            let child = child.as_ref()?;
+            let waits = child.found_at.load(Ordering::Relaxed) != children.doubts && !child.stays() && **other != *name;
+            waits.then(|| other.to_vec())
+        });
+        doubtful.take(CONFIRMED_AT_ONCE).collect()
+    }
+
     /// A directory that was just made, on a file system that nobody else changes: it has no names but those that will be entered.
     pub fn is_new(&self) {
         self.children.lock().complete = true;
+    }
+
+    /// Whether it is worth listing: it had no names but those that are known, and there are not many.
+    pub fn was_complete(&self) -> bool {
+        let children = self.children.lock();
+        children.was_complete && children.map.len() <= MOST_RELISTED
+    }
+
+    /// Somebody has listed it: whether it has, again, no names but those that are known. The caller holds `change`.
+    pub fn listed<'n>(&self, mut names: impl Iterator<Item = &'n [u8]>) {
+        let mut children = self.children.lock();
+        children.renew(self.inode.state().doubts());
+        children.was_complete = false;
+        children.complete = names.all(|name| matches!(children.get(name), Some(Some(_))));
     }
 
     /// It is here although its file system does not know of it.

@@ -93,9 +93,9 @@ pub trait Inode: Send + Sync + Any {
             None => (Vec::new(), None),
         }
     }
-    /// As [`Self::lookup`], with names that are likely to be looked up next, if that is cheaper than asking for them then. Need not find
-    /// `name` itself. Only where nobody else changes the tree.
-    fn lookup_ahead(&self, name: &[u8]) -> Vec<(Vec<u8>, Arc<dyn Inode>)> {
+    /// As [`Self::lookup`], with names that are likely to be looked up next, if that is cheaper than asking for them then: `doubtful` ones, which
+    /// were there, and those that follow in a listing. None: there is nothing under a name. Need not tell of `name` itself.
+    fn lookup_ahead(&self, name: &[u8], doubtful: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Option<Arc<dyn Inode>>)> {
         Vec::new()
     }
     /// For file systems with [`Caching::Confirm`]: before cached names of this directory are believed, at the time `now` of the TSC.

@@ -294,13 +294,10 @@ fn fetch(directory: &Arc<Dentry>, name: &[u8], after: &[u8]) -> Result<Arc<Dentr
         return Err(ENOENT);
     }
     if names.len() == 1 {
-        for (name, inode) in directory.inode().lookup_ahead(name) {
-            if !matches!(directory.cached(&name), Cached::Absent) {
-                directory.found(&name, inode);
-            }
-        }
-        if let Cached::Present(child) = directory.cached(name) {
-            return Ok(child);
+        match cached_after_others(directory, name) {
+            Cached::Present(child) => return Ok(child),
+            Cached::Absent => return Err(ENOENT),
+            _ => {}
         }
     }
     let (found, errno) = directory.inode().lookup_path(&names);
@@ -318,6 +315,34 @@ fn fetch(directory: &Arc<Dentry>, name: &[u8], after: &[u8]) -> Result<Arc<Dentr
         }
     }
     first.ok_or_else(|| errno.unwrap_or(ENOENT))
+}
+
+/// Asks for a name together with others of its directory that may be wanted next, if that is to be had; what is cached of it then. The
+/// directory's `change` is held.
+fn cached_after_others(directory: &Arc<Dentry>, name: &[u8]) -> Cached {
+    if matches!(directory.cached(name), Cached::Unknown) && directory.was_complete() {
+        let mut names = Vec::new();
+        let listed = directory.inode().list(0, &mut |entry| {
+            names.push(entry.name.to_vec());
+            true
+        });
+        if listed.is_ok() {
+            directory.listed(names.iter().map(Vec::as_slice).filter(|name| !matches!(*name, b"." | b"..")));
+        }
+        if let cached @ Cached::Absent = directory.cached(name) {
+            return cached;
+        }
+    }
+    for (name, inode) in directory.inode().lookup_ahead(name, directory.doubtful(name)) {
+        match inode {
+            Some(inode) if !matches!(directory.cached(&name), Cached::Absent) => {
+                directory.found(&name, inode);
+            }
+            Some(_) => {}
+            None => directory.attach_absent(&name),
+        }
+    }
+    directory.cached(name)
 }
 
 fn depth_between(top: &Arc<Dentry>, bottom: &Arc<Dentry>) -> usize {
@@ -384,7 +409,11 @@ pub fn child_locked(directory: &Location, name: &[u8]) -> Result<Option<Arc<Dent
     let dentry = &directory.dentry;
     if directory.mount.caching().remembers() {
         dentry.inode().confirm_names(hal::time::tsc());
-        match dentry.cached(name) {
+        let mut cached = dentry.cached(name);
+        if matches!(cached, Cached::Doubtful(_) | Cached::Unknown) && !dentry.is_dead() {
+            cached = cached_after_others(dentry, name);
+        }
+        match cached {
             Cached::Present(child) => return Ok(Some(child)),
             Cached::Absent => return Ok(None),
             Cached::Doubtful(_) | Cached::Unknown => {}

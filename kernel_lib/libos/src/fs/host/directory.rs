@@ -199,8 +199,8 @@ impl Inode for HostInode {
         self.confirm(now);
     }
 
-    fn lookup_ahead(&self, name: &[u8]) -> Vec<(Vec<u8>, Arc<dyn Inode>)> {
-        self.find_ahead(name)
+    fn lookup_ahead(&self, name: &[u8], doubtful: Vec<Vec<u8>>) -> Vec<(Vec<u8>, Option<Arc<dyn Inode>>)> {
+        self.find_ahead(name, doubtful)
     }
 
     fn create(&self, name: &[u8], node: &NewNode) -> Result<Arc<dyn Inode>, Errno> {
