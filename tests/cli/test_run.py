@@ -237,6 +237,50 @@ def test_what_is_copied_into_a_running_container_is_seen(contained: bundles.Runt
     assert "made" in after
 
 
+CHANGES = """
+i=0; while [ $i -lt 50 ]; do echo $i > /work/f$i; rm -f /work/f$((i - 1)); i=$((i + 1)); done
+echo ready; read -r line
+exec 3> /work/late; rm /work/f49; echo late >&3
+while :; do :; done
+"""
+
+
+def test_what_it_changes_is_seen_outside(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
+    """At once by whoever hears of it; else in a moment, even when the program makes no system call any more."""
+    bundle.configure(["sh", "-c", CHANGES])
+    command = contained.command("run", "--bundle", str(bundle.path), "seen-outside")
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as inside:
+        assert inside.stdin
+        assert inside.stdout
+        work = bundle.rootfs / "work"
+        try:
+            assert inside.stdout.readline() == "ready\n"
+            assert [(file.name, file.read_text()) for file in work.iterdir()] == [("f49", "49\n")]
+            inside.stdin.write("\n")
+            inside.stdin.flush()
+            deadline = time.monotonic() + SECONDS
+            while [(file.name, file.read_text()) for file in work.iterdir()] != [("late", "late\n")]:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        finally:
+            subprocess.run(contained.command("kill", "seen-outside", "KILL"), check=False)
+
+
+def test_a_full_root(contained: bundles.Runtime, tmp_path: Path) -> None:
+    """No error of a write is lost, however the writes reach the host."""
+    path = tmp_path / "bundle"
+    path.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", path], check=True)
+    try:
+        bundle = bundles.busybox_bundle(path)
+        fill = "dd if=/dev/zero of=/big bs=4096 count=4096 2>&1 | grep -c 'No space left'"
+        bundle.configure(["sh", "-c", f"{fill}; rm /big; echo fits > /small; cat /small"])
+        said = contained.run(bundle, timeout=SECONDS).text.splitlines()
+    finally:
+        subprocess.run(["umount", "--lazy", path], check=True)
+    assert said == ["1", "fits"]
+
+
 class Terminal:
     """The command's terminal, from the user's side."""
 

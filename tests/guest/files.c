@@ -3,6 +3,7 @@
 
 #include <linux/openat2.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <sys/time.h>
@@ -180,6 +181,55 @@ CASE(append)
 	must(pwrite(fd, "0", 1, 0));
 	must(pread(fd, buffer, 15, 0));
 	say("%s", buffer);
+}
+
+/* Small writes one after the other, and every other way to look at the file. */
+CASE(writes_in_a_row)
+{
+	static char page[8192];
+	struct stat info;
+	char text[8];
+	int fd = must(open("f", O_RDWR | O_CREAT, 0644)), other = must(open("f", O_RDONLY));
+	for (int index = 0; index < 300; index++) {
+		memset(page, 'a' + index % 26, sizeof page);
+		must(pwrite(fd, page, 100, index * 100));
+		if (index % 50 == 0) {
+			must(pread(other, text, 4, index * 100 + 96));
+			say("%d: %.4s", index, text);
+			must(fstat(other, &info));
+			num("bytes", info.st_size);
+		}
+	}
+	char *mapped = must_map(mmap(NULL, 30000, PROT_READ, MAP_SHARED, fd, 0));
+	say("mapped: %c%c", mapped[0], mapped[29999]);
+	must(pwrite(fd, "Z", 1, 0));
+	must(pwrite(fd, "Y", 1, 29999));
+	say("changed: %c%c", mapped[0], mapped[29999]);
+	must(munmap(mapped, 30000));
+	must(ftruncate(fd, 150));
+	must(pwrite(fd, "end", 3, 200));
+	num("read", pread(other, page, sizeof page, 0));
+	say("%c%c%d%s", page[0], page[149], page[150], page + 200);
+	num("at the end", lseek(fd, 0, SEEK_END));
+	num("append", fcntl(fd, F_SETFL, O_APPEND));
+	must(write(fd, "more", 4));
+	must(write(fd, "more", 4));
+	num("at the end", lseek(other, 0, SEEK_END));
+	num("fsync", fsync(fd));
+
+	/* A program that is executed as soon as it is written. */
+	int script = must(open("script", O_WRONLY | O_CREAT, 0755));
+	must(write(script, "#!/bin/sh\n", 10));
+	must(write(script, "exit 7\n", 7));
+	must(close(script));
+	pid_t child = must(fork());
+	if (!child) {
+		execl("./script", "script", NULL);
+		_exit(1);
+	}
+	int how;
+	must(waitpid(child, &how, 0));
+	status("script", how);
 }
 
 CASE(append_by_many)

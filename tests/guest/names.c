@@ -52,6 +52,74 @@ CASE(making_folders)
 	list(".");
 }
 
+/* Changes that follow each other without a pause, each with a look at what the others left. */
+CASE(changes_in_a_row)
+{
+	char name[32], other[32];
+	struct stat info;
+	must(mkdir("d", 0755));
+	for (int index = 0; index < 200; index++) {
+		snprintf(name, sizeof name, "d/temporary%d", index);
+		snprintf(other, sizeof other, "d/%d", index % 50);
+		int fd = must(open(name, O_RDWR | O_CREAT | O_EXCL, 0644));
+		must(write(fd, name, strlen(name)));
+		unlink(other);
+		must(link(name, other));
+		must(unlink(name));
+		must(fstat(fd, &info));
+		if (info.st_nlink != 1 || info.st_size != (off_t)strlen(name))
+			say("%s: %d links, %d bytes", other, (int)info.st_nlink, (int)info.st_size);
+		if (index % 3 == 0)
+			must(unlink(other));
+		if (index % 7 == 0) {
+			must(fstat(fd, &info));
+			num("links", info.st_nlink);
+		}
+		must(close(fd));
+	}
+	num("gone", access("d/0", F_OK));
+	num("of the others", stat("d/1", &info));
+	num("links", info.st_nlink);
+	list("d");
+	num("not empty", rmdir("d"));
+	for (int index = 0; index < 50; index++) {
+		snprintf(name, sizeof name, "d/%d", index);
+		unlink(name);
+	}
+	list("d");
+	num("empty", rmdir("d"));
+	num("in what is gone", open("d/1", O_CREAT | O_RDWR, 0644));
+}
+
+/* A name that is taken and given again is another file, also for those that have the first one open. */
+CASE(names_used_again)
+{
+	char text[16] = "";
+	int old[40];
+	for (int index = 0; index < 40; index++) {
+		old[index] = must(open("f", O_RDWR | O_CREAT | O_EXCL, 0644));
+		snprintf(text, sizeof text, "%d", index);
+		must(write(old[index], text, strlen(text)));
+		must(unlink("f"));
+	}
+	num("absent", access("f", F_OK));
+	put_file("f", "the last");
+	for (int index = 0; index < 40; index += 13) {
+		memset(text, 0, sizeof text);
+		must(pread(old[index], text, sizeof text - 1, 0));
+		say("%d: %s", index, text);
+	}
+	struct stat info;
+	must(stat("f", &info));
+	num("bytes", info.st_size);
+	must(mkdir("d", 0755));
+	must(symlink("f", "d/link"));
+	must(unlink("d/link"));
+	must(mkdir("d/link", 0755));
+	num("file of a folder's name", unlink("d/link"));
+	list("d");
+}
+
 static void there(const char *path)
 {
 	struct stat stat;

@@ -4,6 +4,9 @@
 //! server thread of the VMM copies the slot, serves it, writes `result` and `out`, swaps `state` to [`DONE`] and, only if it was
 //! [`SUBMITTED_NOTIFY`], posts [`crate::event::EventKind::Completion`]. `result` is a value >= 0 or a negated Linux errno.
 //!
+//! Requests that have to be served one after the other are a chain: each slot names the next, the first one's number is pushed, and one
+//! thread serves them all, in this order, whatever the result of each.
+//!
 //! Memory is named by guest-physical address and length; RAM only, never the DAX window unless a table row says so. Names are
 //! (handle of a mount's root or of an open file, relative path): no leading '/', no empty component, no `.` or `..`, at most 4095
 //! bytes, never followed through a symbolic link (the library OS resolves those itself); the empty path is the handle itself.
@@ -14,6 +17,8 @@ use core::sync::atomic::{AtomicI64, AtomicU32, AtomicU64};
 
 pub const SLOTS: usize = 1024;
 pub const RING_ENTRIES: usize = 1024;
+/// Most requests of one chain.
+pub const MAX_CHAIN: usize = 128;
 /// Most segments of one read or write.
 pub const MAX_SEGMENTS: usize = 1024;
 /// Offset argument that means "the stream's own position" (pipes, sockets, terminals; never the guest's files).
@@ -39,6 +44,8 @@ pub struct Slot {
     pub args: [AtomicU64; 6],
     pub result: AtomicI64,
     pub out: [AtomicU64; 5],
+    /// Number of the slot that is served behind this one, plus 1; 0: none.
+    pub next: AtomicU32,
 }
 
 #[repr(C)]
@@ -106,6 +113,8 @@ pub struct Attributes {
     pub atime: Time,
     pub mtime: Time,
 }
+/// OPEN's flag: the attributes of the directory follow those of the file that was created.
+pub const AND_DIRECTORY: u16 = 1;
 /// WALK's flag: names side by side.
 pub const WALK_SIBLINGS: u16 = 1;
 /// SOCKET's flag: one of [`NETWORK_TABLES`].
@@ -202,7 +211,7 @@ pub struct OpInfo {
 ops! {
     1 Stat "stat" "handle; a0 path, a1 bytes; a2 -> Stat" "Attributes of a name (never following a symbolic link) or of the handle itself.";
     2 Walk "walk" "handle; a0 path, a1 bytes; a2 -> buffer, a3 bytes; a4 directory, a5 bytes; flags" "Stat of each component in turn, as an array of Stat at the buffer's start; stops behind the first that is not a directory. result: components found. out[0]: errno of the one that failed, or 0. When the last one found is a symbolic link its target follows the array; out[1]: target bytes. flags 1 = the components are names side by side in the directory of that name below the handle: an array of Stat, of mode 0 where there is nothing.";
-    3 Open "open" "handle; a0 path, a1 bytes; a2 O_* flags; a3 mode; a4 owner uid | gid << 32; a5 -> Stat or 0; segments" "Opens a file or directory: result: new handle. O_CREAT, O_EXCL, O_TRUNC, O_DIRECTORY, O_TMPFILE, O_PATH and access modes as in open(2); always O_NOFOLLOW, O_CLOEXEC, O_NONBLOCK. out[0]: 1 when this call created it. Segments, if there are any, take what a regular file that was not to be created has from offset a3 on; out[1]: bytes. Opening anything but a regular file or directory without O_PATH is EPERM: device nodes, FIFOs and sockets belong to the guest.";
+    3 Open "open" "handle; a0 path, a1 bytes; a2 O_* flags; a3 mode; a4 owner uid | gid << 32; a5 -> Stat or 0; segments; flags" "Opens a file or directory: result: new handle. O_CREAT, O_EXCL, O_TRUNC, O_DIRECTORY, O_TMPFILE, O_PATH and access modes as in open(2); always O_NOFOLLOW, O_CLOEXEC, O_NONBLOCK. out[0]: 1 when this call created it; flags 1 = then its directory's Stat follows its own. Segments, if there are any, take what a regular file that was not to be created has from offset a3 on; out[1]: bytes. Opening anything but a regular file or directory without O_PATH is EPERM: device nodes, FIFOs and sockets belong to the guest.";
     4 Close "close" "handle; a0..a5 more handles, 0: none" "Drops handles.";
     5 Read "read" "handle; segments; a0 offset or STREAM" "preadv(2), or readv(2) that never blocks (EAGAIN) on a stream. Segments may lie in RAM only.";
     6 Write "write" "handle; segments; a0 offset or STREAM; a1 1 = append; a2 -> Stat or 0" "pwritev(2), or writev(2) that never blocks on a stream, and a file's Stat afterwards. With append, out[0]: the offset behind what was written. Segments may lie in the DAX window.";

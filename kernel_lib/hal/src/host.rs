@@ -86,6 +86,13 @@ pub fn servers_sleep() -> bool {
 /// Queues a request, or has it served by an `exit`, for short ones. `segments` must stay alive until the answer is taken. None: every slot
 /// is in flight, wait for one.
 pub fn submit(request: &Request, segments: &[Segment], exit: bool) -> Option<Ticket> {
+    let ticket = prepare(request, segments)?;
+    launch(ticket.slot(), exit);
+    Some(ticket)
+}
+
+/// A request that is to be [`launch`]ed, or served behind another one ([`chain`]). None: as for [`submit`].
+pub fn prepare(request: &Request, segments: &[Segment]) -> Option<Ticket> {
     let number = take_slot()?;
     let s = slot(number);
     let cpu = cpu::id();
@@ -96,23 +103,33 @@ pub fn submit(request: &Request, segments: &[Segment], exit: bool) -> Option<Tic
     for (to, from) in s.args.iter().zip(request.args) {
         to.store(from, Ordering::Relaxed);
     }
+    s.next.store(0, Ordering::Relaxed);
     s.state.store(SUBMITTED, Ordering::Release);
     cpu::counters().requests[request.op as usize].fetch_add(1, Ordering::Relaxed);
+    Some(Ticket { slot: number })
+}
+
+/// `second` is served behind `first`; neither has been launched.
+pub fn chain(first: &Ticket, second: &Ticket) {
+    slot(first.slot).next.store(second.slot() + 1, Ordering::Relaxed);
+}
+
+/// Queues a prepared request, by its slot's number, with those that are chained to it, or has them served by an `exit`.
+pub fn launch(number: u32, exit: bool) {
     if exit {
-        cpu::out32(port::REQUEST, u32::from(number));
-        return Some(Ticket { slot: number });
+        cpu::out32(port::REQUEST, number);
+        return;
     }
     let ring = submission();
     let guard = PRODUCER.lock();
     let tail = ring.tail.load(Ordering::Relaxed);
-    ring.entries[tail as usize % RING_ENTRIES].store(u32::from(number), Ordering::Relaxed);
+    ring.entries[tail as usize % RING_ENTRIES].store(number, Ordering::Relaxed);
     ring.tail.store(tail.wrapping_add(1), Ordering::SeqCst);
     drop(guard);
     if ring.sleepers.load(Ordering::SeqCst) != 0 {
         cpu::counters().doorbells.fetch_add(1, Ordering::Relaxed);
         cpu::out32(port::DOORBELL, 1);
     }
-    Some(Ticket { slot: number })
 }
 
 /// The answer, once it is there. Consumes the ticket then: the slot is free again.

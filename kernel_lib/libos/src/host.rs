@@ -1,5 +1,7 @@
 //! Host requests for the rest of the library OS: submit, wait without holding up the vCPU, answer.
 
+pub mod posted;
+
 use crate::errno::Errno;
 use crate::sched;
 use crate::wait::{Interruptible, WaitQueue};
@@ -60,14 +62,13 @@ pub trait ReadyListener: Send + Sync {
 /// Calls the host and waits for the answer. Not interruptible: every request is bounded by the host.
 pub fn call(request: &Request, segments: &[Segment]) -> Result<Answer, Errno> {
     let (mut start, mut exit);
-    let mut ticket = loop {
+    let (mut ticket, chained) = loop {
         start = hal::time::monotonic();
         exit = request.is_short() && (hal::cpu::exits_are_cheap() || prefers_exit());
-        if let Some(ticket) = hal::host::submit(request, segments, exit) {
-            break ticket;
+        if let Some(submitted) = posted::submit(request, segments, exit) {
+            break submitted;
         }
-        let deadline = hal::time::monotonic() + 1_000_000;
-        let _ = EXHAUSTED.wait(Interruptible::No, Some(deadline), || None::<()>);
+        wait_for_slot();
     };
     let limit = hal::time::monotonic() + SPIN_NS;
     while !hal::host::is_done(&ticket) && hal::time::monotonic() < limit && !sched::others_want_to_run() {
@@ -76,7 +77,11 @@ pub fn call(request: &Request, segments: &[Segment]) -> Result<Answer, Errno> {
     loop {
         match hal::host::poll(ticket) {
             Ok(answer) => {
-                PACE.took(exit, hal::time::monotonic() - start);
+                if chained {
+                    posted::reap();
+                } else {
+                    PACE.took(exit, hal::time::monotonic() - start);
+                }
                 EXHAUSTED.wake_one();
                 return answer;
             }
@@ -88,10 +93,20 @@ pub fn call(request: &Request, segments: &[Segment]) -> Result<Answer, Errno> {
     }
 }
 
+/// Every slot is in flight.
+fn wait_for_slot() {
+    let deadline = hal::time::monotonic() + 1_000_000;
+    let _ = EXHAUSTED.wait(Interruptible::No, Some(deadline), || None::<()>);
+}
+
+/// Who waits for a request that is to tell of its end.
+fn completion(ticket: &Ticket) -> &'static WaitQueue {
+    &COMPLETION[ticket.slot() as usize % COMPLETION.len()]
+}
+
 fn wait_for(ticket: &Ticket) {
     if hal::host::notify(ticket) {
-        let queue = &COMPLETION[ticket.slot() as usize % COMPLETION.len()];
-        let _ = queue.wait(Interruptible::No, None, || hal::host::is_done(ticket).then_some(()));
+        let _ = completion(ticket).wait(Interruptible::No, None, || hal::host::is_done(ticket).then_some(()));
     }
 }
 

@@ -222,6 +222,8 @@ pub struct Statx {
 pub const STATX_BASIC_STATS: u32 = 0x7ff;
 pub const STATX_BTIME: u32 = 0x800;
 pub const STATX_MNT_ID: u32 = 0x1000;
+pub const STATX_ATTR_IMMUTABLE: u64 = 0x10;
+pub const STATX_ATTR_APPEND: u64 = 0x20;
 pub const STATX_ATTR_MOUNT_ROOT: u64 = 0x2000;
 
 /// struct statfs.

@@ -18,7 +18,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{fence, AtomicBool, AtomicI32, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use abi::request::{RING_ENTRIES, SUBMITTED, SUBMITTED_NOTIFY};
+use abi::request::{MAX_CHAIN, RING_ENTRIES, SUBMITTED, SUBMITTED_NOTIFY};
 
 use crate::clock::tsc;
 use crate::services::{Host, Request};
@@ -233,21 +233,31 @@ impl Servers {
         }
     }
 
-    /// Serves one slot on this thread, whoever asked.
+    /// Serves a slot, and those chained to it, on this thread, whoever asked.
     pub fn serve_slot(&self, number: u32, worker: &Worker<'_>) {
-        let Ok(slot) = self.host.memory.slot(number as usize) else {
-            return;
-        };
+        let mut next = Some(number);
+        for _ in 0..MAX_CHAIN {
+            let Some(number) = next else { return };
+            next = self.serve_one(number, worker);
+        }
+    }
+
+    /// Serves one slot; the one behind it.
+    fn serve_one(&self, number: u32, worker: &Worker<'_>) -> Option<u32> {
+        let slot = self.host.memory.slot(number as usize).ok()?;
         if !matches!(slot.state.load(Ordering::Acquire), SUBMITTED | SUBMITTED_NOTIFY) {
-            return;
+            return None;
         }
         let request = Request::copy(slot);
+        // Once the answer is there the slot is the guest's.
+        let next = slot.next.load(Ordering::Relaxed).checked_sub(1);
         let somebody_sleeps = self.host.serve_into(slot, &request, worker);
         self.served.fetch_add(1, Ordering::Relaxed);
         self.note_pause();
         if somebody_sleeps {
             self.host.events.complete(number, request.vcpu());
         }
+        next
     }
 
     fn note_pause(&self) {

@@ -77,6 +77,10 @@ pub trait Inode: Send + Sync + Any {
     fn owner(&self) -> Result<Owner, Errno> {
         self.stat().map(|stat| Owner { mode: stat.mode, uid: stat.uid, gid: stat.gid })
     }
+    /// Of one that has just lost a name: whether that was the last.
+    fn is_gone(&self) -> bool {
+        self.stat().map_or(true, |stat| stat.nlink == 0)
+    }
     fn as_any(&self) -> &dyn Any;
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
 

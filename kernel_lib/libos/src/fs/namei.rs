@@ -184,7 +184,7 @@ pub fn remove(task: &Arc<Task>, start: Location, path: &[u8], want_directory: bo
     let _child_change = is_dir.then(|| child.change.lock());
     directory.inode().unlink(&name, child.inode())?;
     forget_removed(&directory, &name, &child);
-    let last = is_dir || child.inode().stat().map_or(true, |stat| stat.nlink == 0);
+    let last = is_dir || child.inode().is_gone();
     notify::deleted(&directory.dentry, &name, &**child.inode(), last);
     Ok(())
 }
@@ -314,7 +314,7 @@ fn move_dentries(
         }
         Some(target) => {
             target.mark_dead();
-            let last = target.inode().stat().map_or(true, |stat| stat.nlink == 0 || is_directory(&**target.inode()));
+            let last = is_directory(&**target.inode()) || target.inode().is_gone();
             notify::replaced(&**target.inode(), last);
         }
         None => {}

@@ -6,7 +6,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use abi::request::Stat;
+use abi::request::{Stat, AND_DIRECTORY};
 use rustix::fs::{Gid, Mode, OFlags, Uid};
 
 use super::attributes::{is_as_wanted, stat_at};
@@ -54,7 +54,7 @@ impl Host {
         } else if flags.contains(OFlags::TMPFILE) {
             self.open_unnamed(&place, flags, mode)?
         } else if flags.contains(OFlags::CREATE) {
-            self.open_or_create(place.named()?, flags, mode)?
+            self.open_or_create(&place, flags, mode)?
         } else {
             let (fd, kind) = self.open_existing(&place, flags & PASSED)?;
             Opened { fd, kind, created: false }
@@ -66,6 +66,10 @@ impl Host {
         if stat_to != 0 {
             let stat = stat.map_or_else(|| stat_at(opened.fd.as_fd(), c""), Ok)?;
             self.memory.write(stat_to, &stat).map_err(fault)?;
+            if opened.created && request.flags() == AND_DIRECTORY {
+                let behind = stat_to.checked_add(size_of::<Stat>() as u64).ok_or(Errno::FAULT)?;
+                self.memory.write(behind, &stat_at(place.as_fd(), c"")?).map_err(fault)?;
+            }
         }
         let reads = vectors.bytes() > 0 && opened.kind == Kind::File && !creates;
         // What cannot be read now (a file that is only written, a bad offset) is for a request of its own to tell.
@@ -86,18 +90,18 @@ impl Host {
         Ok(Opened { fd, kind: Kind::File, created: true })
     }
 
-    fn open_or_create(&self, place: Place, flags: OFlags, mode: Mode) -> Result<Opened, Errno> {
+    fn open_or_create(&self, place: &Place, flags: OFlags, mode: Mode) -> Result<Opened, Errno> {
         let passed = flags & PASSED;
-        if passed.contains(OFlags::DIRECTORY) {
+        if place.is_handle() || passed.contains(OFlags::DIRECTORY) {
             return Err(Errno::INVAL);
         }
         for _ in 0..TRIES {
-            match rustix::fs::openat(&place, place.last(), passed | OFlags::CREATE | OFlags::EXCL | ALWAYS, mode) {
+            match rustix::fs::openat(place, place.last(), passed | OFlags::CREATE | OFlags::EXCL | ALWAYS, mode) {
                 Ok(fd) => return Ok(Opened { fd, kind: Kind::File, created: true }),
                 Err(Errno::EXIST) if !flags.contains(OFlags::EXCL) => {}
                 Err(errno) => return Err(errno),
             }
-            match self.open_existing(&place, passed) {
+            match self.open_existing(place, passed) {
                 // Removed meanwhile: create it after all.
                 Err(Errno::NOENT) => {}
                 Err(errno) => return Err(errno),

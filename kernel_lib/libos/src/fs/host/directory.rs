@@ -5,15 +5,23 @@ use super::request;
 use crate::errno::{Errno, EINVAL, ENOENT, ENOTDIR, EXDEV};
 use crate::fs::file::FileOps;
 use crate::fs::inode::{Attributes, DirEntry, Inode, InodeState, NewNode, Rename, Stat, XattrMode};
+use crate::host::posted;
 use abi::request::{Op, ATTR_MTIME, ATTR_MTIME_NOW, ATTR_SIZE};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::Ordering;
-use linux_abi::fs::{O_CREAT, O_EXCL, O_RDWR, O_TMPFILE, PATH_MAX, RENAME_EXCHANGE, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG};
+use linux_abi::fs::{
+    O_RDWR, O_TMPFILE, PATH_MAX, RENAME_EXCHANGE, STATX_ATTR_APPEND, STATX_ATTR_IMMUTABLE, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, S_ISVTX,
+};
 
 /// Room for one LIST; a directory that fits is remembered as a whole.
 const LIST_BYTES: usize = 32 << 10;
+
+/// Changes after which a directory is one that is changed often.
+const OFTEN: u32 = 12;
+/// Links of one file that every file system lets have one more.
+const SURE_LINKS: u32 = 1000;
 
 fn host(inode: &Arc<dyn Inode>) -> Result<&HostInode, Errno> {
     inode.as_any().downcast_ref::<HostInode>().ok_or(EXDEV)
@@ -24,8 +32,9 @@ impl HostInode {
     fn changed(&self) {
         self.listing.lock().take();
         self.mark_renamed();
+        self.changeable.store(true, Ordering::Relaxed);
         // A directory that is changed often is opened: what is in it is named more shortly then.
-        if self.own_changes.fetch_add(1, Ordering::Relaxed) % 64 == 2 {
+        if self.own_changes.fetch_add(1, Ordering::Relaxed) % 64 == OFTEN {
             let _ = self.handle(false);
         }
     }
@@ -38,12 +47,25 @@ impl HostInode {
         }
     }
 
+    /// Whether a name of this directory may be given or taken without waiting for the host: it cannot but do it.
+    fn may_post_change(&self, child: &HostInode) -> bool {
+        self.exclusive()
+            && self.changeable.load(Ordering::Relaxed)
+            && (child.made_here.load(Ordering::Relaxed) || self.known().mode & S_ISVTX == 0)
+            && child.kind != S_IFDIR
+            && u64::from(child.known().attributes) & (STATX_ATTR_IMMUTABLE | STATX_ATTR_APPEND) == 0
+            && posted::has_room()
+            && !self.tree.is_nearly_full(true)
+    }
+
     /// Makes a directory, node or symbolic link.
     fn make(&self, name: &[u8], node: &NewNode, target: Option<&[u8]>) -> Result<Arc<dyn Inode>, Errno> {
         let (base, path) = self.name_of_child(name)?;
         let stat = request::make(base.number(), &path, node, target.unwrap_or_default())?;
         self.changed();
-        Ok(self.tree.inode(&self.arc()?, name, &stat, target.map(Into::into)))
+        let inode = self.tree.inode(&self.arc()?, name, &stat, target.map(Into::into));
+        inode.made_here.store(true, Ordering::Relaxed);
+        Ok(inode)
     }
 
     /// Bookkeeping for a name that is gone.
@@ -129,6 +151,13 @@ impl Inode for HostInode {
         }
         self.fresh_stat()
     }
+    fn is_gone(&self) -> bool {
+        if self.exclusive() {
+            self.known().nlink == 0
+        } else {
+            Inode::stat(self).map_or(true, |stat| stat.nlink == 0)
+        }
+    }
     fn owner(&self) -> Result<crate::fs::inode::Owner, Errno> {
         // As of the walk that led here, which asked the host if it is a shared tree.
         Ok(self.known_owner())
@@ -208,9 +237,15 @@ impl Inode for HostInode {
             return self.make(name, node, None);
         }
         let (base, path) = self.name_of_child(name)?;
-        let (handle, stat) = request::open(base.number(), &path, O_RDWR | O_CREAT | O_EXCL, node.mode & 0o7777, (node.uid, node.gid))?;
+        let seen = self.changes();
+        let (handle, stat, directory) = request::create(base.number(), &path, node)?;
+        let alone = seen == self.changes();
         self.changed();
+        if alone {
+            self.learn(&directory);
+        }
         let inode = self.tree.inode(&self.arc()?, name, &stat, None);
+        inode.made_here.store(true, Ordering::Relaxed);
         inode.keep_handle(true, handle);
         Ok(inode)
     }
@@ -228,9 +263,15 @@ impl Inode for HostInode {
             request::with_two(Op::Link, 0, handle.number(), b"", base.number(), &path)?;
         } else {
             let (old_base, old_path) = inode.name()?;
-            request::with_two(Op::Link, 0, old_base.number(), &old_path, base.number(), &path)?;
+            let sure = inode.made_here.load(Ordering::Relaxed) && inode.key.0 == self.key.0 && inode.known().nlink < SURE_LINKS;
+            if sure && self.may_post_change(inode) {
+                request::post_link(self.arc()?, old_base.number(), old_path, base.number(), path);
+            } else {
+                request::with_two(Op::Link, 0, old_base.number(), &old_path, base.number(), &path)?;
+            }
         }
         inode.add_link(&self.arc()?, name);
+        inode.amend(|stat| stat.nlink += 1);
         inode.mark_stale();
         self.changed();
         Ok(())
@@ -240,9 +281,19 @@ impl Inode for HostInode {
         let child = host(child)?;
         child.before_losing_name()?;
         let (base, path) = self.name_of_child(name)?;
-        request::with_path(Op::Unlink, u16::from(child.kind == S_IFDIR), base.number(), &path, [0; 4])?;
+        if self.may_post_change(child) {
+            request::post_unlink(self.arc()?, base.number(), path);
+        } else {
+            request::with_path(Op::Unlink, u16::from(child.kind == S_IFDIR), base.number(), &path, [0; 4])?;
+        }
         child.lost(self, name);
         self.changed();
+        match child.known_handle() {
+            Some(handle) if !child.is_nameless() && posted::has_room() => {
+                request::post_stat(child.arc()?, handle.number(), child.changes())
+            }
+            _ => {}
+        }
         Ok(())
     }
 
@@ -342,6 +393,7 @@ impl Inode for HostInode {
         } else {
             self.with_name(|handle, path| request::set_attributes(handle, path, attributes))?
         };
+        self.changeable.store(false, Ordering::Relaxed);
         self.learn(&stat);
         if resize {
             self.shorten_windows(attributes.size);

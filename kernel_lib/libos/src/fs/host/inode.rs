@@ -18,7 +18,7 @@ use crate::sync::Mutex;
 use abi::request::{Attributes, Stat, Time, ATTR_MTIME};
 use alloc::sync::{Arc, Weak};
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use hal::sync::SpinLock;
 use linux_abi::fs::{PATH_MAX, S_IFDIR, S_IFMT};
 
@@ -77,6 +77,13 @@ pub struct HostInode {
     pub(super) synced: AtomicBool,
     /// A window is writable: programs may change the file without a system call.
     pub(super) writable_windows: AtomicBool,
+    /// It came to be by a request of this container: its owner may do everything with it.
+    pub(super) made_here: AtomicBool,
+    /// The host has let the directory's names be changed.
+    pub(super) changeable: AtomicBool,
+    /// Posted writes that the host has not served yet, and the error of one that failed (0: none).
+    pub(super) unwritten: AtomicU32,
+    pub(super) lost: AtomicI32,
     /// Until when a directory's names are believed, by the TSC.
     trusted: AtomicU64,
 }
@@ -179,6 +186,10 @@ impl HostInode {
             copied: AtomicBool::new(false),
             synced: AtomicBool::new(false),
             writable_windows: AtomicBool::new(false),
+            made_here: AtomicBool::new(false),
+            changeable: AtomicBool::new(false),
+            unwritten: AtomicU32::new(0),
+            lost: AtomicI32::new(0),
             trusted: AtomicU64::new(trust_from(hal::time::tsc())),
         })
     }
@@ -371,6 +382,15 @@ impl HostInode {
         known.changes += 1;
         known.stale = true;
         known.own_change = hal::time::realtime();
+    }
+
+    /// A posted change of the directory's names has been made.
+    pub(super) fn names_changed(&self, made: bool) {
+        self.attributes.lock().own_change = hal::time::realtime();
+        if !made {
+            self.listing.lock().take();
+            self.state.doubt();
+        }
     }
 
     pub(super) fn owe_mtime(&self, time: Time) {

@@ -3,6 +3,7 @@
 //! A file of an exclusive tree that is read repeatedly is copied straight out of its windows, without a host request; overwrites go into
 //! them the same way. What changes the size, and everything on shared volumes, is a host request on the program's own pages.
 
+use super::handle::Handle;
 use super::inode::HostInode;
 use super::readahead::Chunk;
 use super::request;
@@ -10,10 +11,11 @@ use super::window::Window;
 use crate::errno::{Errno, EFBIG, EINVAL, EISDIR};
 use crate::fs::file::{FileOps, OpenFile, SeekFrom};
 use crate::fs::inode::now;
+use crate::host::posted;
 use crate::io::IoBuffer;
 use crate::mm::Pages;
 use crate::SysResult;
-use abi::request::Op;
+use abi::request::{Op, Stat};
 use alloc::sync::Arc;
 use core::any::Any;
 use core::sync::atomic::Ordering;
@@ -22,6 +24,9 @@ use linux_abi::fs::{FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, O_DSYNC, S_IFDIR,
 /// Reads of a file that go to the host before it gets windows, and the size from which a single read is left to the host.
 const COLD_READS: u32 = 2;
 const LARGE: usize = 128 << 10;
+/// Most bytes of a write that is posted, and the end up to which any file system takes a file.
+const POSTED_BYTES: usize = 16 << 10;
+const POSTED_END: u64 = 1 << 30;
 
 /// Where a read gets its bytes.
 enum Source {
@@ -79,7 +84,7 @@ impl HostInode {
             return request::read_at(handle.number(), buffer, offset, most);
         }
         let (base, path) = self.name()?;
-        match request::open_and_read(base.number(), &path, buffer, offset, |number| drop(self.keep_handle(false, number)))? {
+        match request::open_and_read((base.number(), &path), buffer, offset, most, |number| drop(self.keep_handle(false, number)))? {
             // The end, or the host had a reason not to read: it tells it to a READ.
             0 => request::read_at(self.handle(false)?.number(), buffer, offset, most),
             moved => Ok(moved),
@@ -134,7 +139,11 @@ impl HostInode {
                 return done;
             }
         }
+        self.write_error()?;
         let handle = self.handle(true)?;
+        if !sync && self.may_post_write(offset, buffer.remaining()) {
+            return self.post_write(&handle, buffer, offset);
+        }
         let seen = self.changes();
         let (done, stat) = request::write_at(handle.number(), buffer, offset)?;
         if done > 0 {
@@ -151,6 +160,60 @@ impl HostInode {
         Ok(done)
     }
 
+    /// Whether a write can be left to the host: it will find room, and nobody looks at the file but by requests.
+    fn may_post_write(&self, offset: u64, bytes: usize) -> bool {
+        self.exclusive()
+            && (1..=POSTED_BYTES).contains(&bytes)
+            && offset + (bytes as u64) < POSTED_END
+            && posted::has_room()
+            && !self.has_windows()
+            && !self.tree.is_nearly_full(true)
+    }
+
+    fn post_write(&self, handle: &Handle, buffer: &mut IoBuffer<'_>, offset: u64) -> SysResult {
+        let mut data = alloc::vec![0; buffer.remaining()];
+        let done = buffer.get(&mut data)?;
+        data.truncate(done);
+        self.unwritten.fetch_add(1, Ordering::SeqCst);
+        self.forget_mtime();
+        self.wrote(offset + done as u64);
+        request::post_write(self.arc()?, handle.number(), data, offset, self.changes());
+        // One that was being made meanwhile shows what the host has.
+        if self.has_windows() {
+            self.settle_writes();
+        }
+        Ok(done)
+    }
+
+    /// A posted write has ended.
+    pub(super) fn has_written(&self, seen: u64, outcome: Result<&Stat, Errno>) {
+        self.unwritten.fetch_sub(1, Ordering::SeqCst);
+        match outcome {
+            Ok(stat) => {
+                self.learn_since(Some(seen), stat);
+            }
+            Err(errno) => {
+                self.lost.store(errno.0, Ordering::Relaxed);
+                self.mark_stale();
+            }
+        }
+    }
+
+    /// Waits for posted writes: somebody is about to look past the requests.
+    pub(super) fn settle_writes(&self) {
+        if self.unwritten.load(Ordering::SeqCst) != 0 {
+            posted::settle();
+        }
+    }
+
+    /// The error of a posted write, told once, by the next write or fsync(2), as Linux tells those of write-back.
+    fn write_error(&self) -> Result<(), Errno> {
+        match self.lost.swap(0, Ordering::Relaxed) {
+            0 => Ok(()),
+            errno => Err(Errno(errno)),
+        }
+    }
+
     fn wrote(&self, end: u64) {
         self.size.fetch_max(end, Ordering::AcqRel);
         self.amend(|stat| stat.size = stat.size.max(end));
@@ -161,7 +224,8 @@ impl HostInode {
     fn sync_now(&self, data_only: bool) -> Result<(), Errno> {
         self.synced.store(true, Ordering::Relaxed);
         self.settle_mtime()?;
-        request::plain(Op::Sync, u16::from(data_only), self.handle(false)?.number(), [0; 6]).map(|_| ())
+        request::plain(Op::Sync, u16::from(data_only), self.handle(false)?.number(), [0; 6])?;
+        self.write_error()
     }
 }
 

@@ -1,16 +1,19 @@
 //! The file requests as functions. Buffers are heap memory, which is physically contiguous, or pinned program memory.
 
 use super::deferred;
+use super::inode::HostInode;
 use crate::errno::{Errno, EDQUOT, EFAULT, EIO, ENOSPC};
 use crate::fs::inode::NewNode;
+use crate::host::posted::{self, Posted};
 use crate::io::IoBuffer;
 use crate::sched;
-use abi::request::{Attributes, Op, Segment, Stat, STREAM, WALK_SIBLINGS};
+use abi::request::{Attributes, Op, Segment, Stat, AND_DIRECTORY, STREAM, WALK_SIBLINGS};
 use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::host::{Answer, Request};
 use hal::phys;
-use linux_abi::fs::O_RDONLY;
+use linux_abi::fs::{O_CREAT, O_EXCL, O_RDONLY, O_RDWR};
 
 /// Most bytes of one read or write request.
 const MOST: usize = 1 << 20;
@@ -82,6 +85,19 @@ pub fn siblings(handle: u32, directory: &[u8], names: &[&[u8]]) -> Result<Vec<Op
     Ok(stats.into_iter().map(|stat| (stat.mode != 0).then_some(stat)).collect())
 }
 
+/// Makes a regular file: its handle, its attributes and those of its directory.
+pub fn create(handle: u32, path: &[u8], node: &NewNode) -> Result<(u32, Stat, Stat), Errno> {
+    let stats = Box::new([Stat::default(); 2]);
+    let flags = u64::from(O_RDWR | O_CREAT | O_EXCL);
+    let args = [flags, u64::from(node.mode & 0o7777), owner(node), phys::address_of(&*stats)];
+    let answer = with_path(Op::Open, AND_DIRECTORY, handle, path, args)?;
+    Ok((answer.value as u32, stats[0], stats[1]))
+}
+
+fn owner(node: &NewNode) -> u64 {
+    u64::from(node.uid) | u64::from(node.gid) << 32
+}
+
 /// The new handle and, when asked for, its attributes.
 pub fn open(handle: u32, path: &[u8], flags: u32, mode: u32, owner: (u32, u32)) -> Result<(u32, Stat), Errno> {
     let stat = Box::new(Stat::default());
@@ -104,7 +120,7 @@ pub fn set_attributes(handle: u32, path: &[u8], attributes: &Attributes) -> Resu
 /// Makes a directory, node or symbolic link to `target`: its attributes.
 pub fn make(handle: u32, path: &[u8], node: &NewNode, target: &[u8]) -> Result<Stat, Errno> {
     let stat = Box::new(Stat::default());
-    let (kind, owner) = (u64::from(node.mode) | node.rdev << 32, u64::from(node.uid) | u64::from(node.gid) << 32);
+    let (kind, owner) = (u64::from(node.mode) | node.rdev << 32, owner(node));
     with_path(Op::Make, target.len() as u16, handle, path, [kind, phys::address_of(&*stat), owner, gpa(target)])?;
     Ok(*stat)
 }
@@ -123,6 +139,43 @@ pub fn with_two(op: Op, flags: u16, handle: u32, path: &[u8], second: u32, secon
     call(&Request::new(op, handle, args).with_flags(flags), &[]).map(|_| ())
 }
 
+/// Takes a name away, without waiting.
+pub fn post_unlink(directory: Arc<HostInode>, handle: u32, path: Vec<u8>) {
+    let (at, bytes) = path_args(&path);
+    let unlink = Posted::new(Request::new(Op::Unlink, handle, [at, bytes, 0, 0, 0, 0]));
+    posted::post(unlink.keeping(path).then(move |answer| directory.names_changed(answer.is_ok())));
+}
+
+/// Asks for a file's attributes, without waiting: sooner or later somebody will want to know them. `seen` as for [`post_write`].
+pub fn post_stat(inode: Arc<HostInode>, handle: u32, seen: u64) {
+    let stat = Box::new(Stat::default());
+    let request = Request::new(Op::Stat, handle, [0, 0, phys::address_of(&*stat), 0, 0, 0]);
+    posted::post(Posted::new(request).then(move |answer| {
+        if answer.is_ok() {
+            inode.learn_since(Some(seen), &stat);
+        }
+    }));
+}
+
+/// Gives a file another name, below a directory's handle, without waiting.
+pub fn post_link(directory: Arc<HostInode>, handle: u32, path: Vec<u8>, new_handle: u32, new_path: Vec<u8>) {
+    let ((at, bytes), (new_at, new_bytes)) = (path_args(&path), path_args(&new_path));
+    let link = Posted::new(Request::new(Op::Link, handle, [at, bytes, new_at, new_bytes, u64::from(new_handle), 0]));
+    posted::post(link.keeping(path).keeping(new_path).then(move |answer| directory.names_changed(answer.is_ok())));
+}
+
+/// pwrite(2), without waiting; `seen`: the state of what is known of the file ([`HostInode::changes`]).
+pub fn post_write(inode: Arc<HostInode>, handle: u32, data: Vec<u8>, offset: u64, seen: u64) {
+    let want = data.len() as u64;
+    let stat = Box::new(Stat::default());
+    let args = [offset, 0, phys::address_of(&*stat), 0, 0, 0];
+    let write = Posted::new(Request::new(Op::Write, handle, args)).moving(data);
+    posted::post(write.then(move |answer| {
+        let outcome = answer.and_then(|answer| if answer.value == want { Ok(&*stat) } else { Err(ENOSPC) });
+        inode.has_written(seen, outcome);
+    }));
+}
+
 /// Records of the directory of that name, or of the open one.
 pub fn list(handle: u32, path: &[u8], cookie: u64, buffer: &mut [u8]) -> Result<usize, Errno> {
     let (path_at, bytes) = path_args(path);
@@ -134,11 +187,11 @@ pub fn plain(op: Op, flags: u16, handle: u32, args: [u64; 6]) -> Result<Answer, 
     call(&Request::new(op, handle, args).with_flags(flags), &[])
 }
 
-/// One READ, WRITE or reading OPEN between the buffer and the host: bytes moved (0: end of file), of which `moved` tells by the answer, and
-/// the answer's out[0].
-fn transfer(request: &Request, buffer: &mut IoBuffer<'_>, moved: impl FnOnce(&Answer) -> u64) -> Result<(usize, u64), Errno> {
+/// One READ, WRITE or reading OPEN of `most` bytes between the buffer and the host: bytes moved (0: end of file), of which `moved` tells by the
+/// answer, and the answer's out[0].
+fn transfer(request: &Request, buffer: &mut IoBuffer<'_>, most: usize, moved: impl FnOnce(&Answer) -> u64) -> Result<(usize, u64), Errno> {
     let op = request.op;
-    let want = buffer.remaining().min(MOST);
+    let want = buffer.remaining().min(most).min(MOST);
     if let Some(at) = buffer.kernel_address() {
         let segment = [Segment { gpa: at, bytes: want as u64 }];
         let answer = call(request, &segment)?;
@@ -201,7 +254,7 @@ pub fn read_at(handle: u32, buffer: &mut IoBuffer<'_>, offset: u64, most: usize)
     let mut done = 0;
     while done < most && buffer.remaining() > 0 {
         let request = Request::new(Op::Read, handle, [offset + done as u64, 0, 0, 0, 0, 0]);
-        match transfer(&request, buffer, value) {
+        match transfer(&request, buffer, most - done, value) {
             Ok((0, _)) => break,
             Ok((moved, _)) => done += moved,
             Err(errno) if done == 0 => return Err(errno),
@@ -211,15 +264,21 @@ pub fn read_at(handle: u32, buffer: &mut IoBuffer<'_>, offset: u64, most: usize)
     Ok(done)
 }
 
-/// Opens a regular file and reads from it, once; `own` gets the handle. Bytes may be less than there are.
-pub fn open_and_read(root: u32, path: &[u8], buffer: &mut IoBuffer<'_>, offset: u64, own: impl FnOnce(u32)) -> Result<usize, Errno> {
+/// Opens the regular file of that name (handle, path) and reads up to `most` bytes, once; `own` gets the handle. Bytes may be less than there are.
+pub fn open_and_read(
+    (handle, path): (u32, &[u8]),
+    buffer: &mut IoBuffer<'_>,
+    offset: u64,
+    most: usize,
+    own: impl FnOnce(u32),
+) -> Result<usize, Errno> {
     let (at, bytes) = path_args(path);
-    let request = Request::new(Op::Open, root, [at, bytes, u64::from(O_RDONLY), offset, 0, 0]);
+    let request = Request::new(Op::Open, handle, [at, bytes, u64::from(O_RDONLY), offset, 0, 0]);
     let moved = |answer: &Answer| {
         own(answer.value as u32);
         answer.out[1]
     };
-    transfer(&request, buffer, moved).map(|(moved, _)| moved)
+    transfer(&request, buffer, most, moved).map(|(moved, _)| moved)
 }
 
 /// pwrite(2), all of the buffer if the host takes it, and the file's attributes afterwards.
@@ -228,7 +287,7 @@ pub fn write_at(handle: u32, buffer: &mut IoBuffer<'_>, offset: u64) -> Result<(
     let mut done = 0;
     while buffer.remaining() > 0 {
         let request = Request::new(Op::Write, handle, [offset + done as u64, 0, phys::address_of(&*stat), 0, 0, 0]);
-        match transfer(&request, buffer, value) {
+        match transfer(&request, buffer, MOST, value) {
             Ok((0, _)) if done == 0 => return Err(EIO),
             Ok((0, _)) => break,
             Ok((moved, _)) => done += moved,
@@ -241,15 +300,15 @@ pub fn write_at(handle: u32, buffer: &mut IoBuffer<'_>, offset: u64) -> Result<(
 
 /// An appending write: bytes, and the offset behind them.
 pub fn append(handle: u32, buffer: &mut IoBuffer<'_>) -> Result<(usize, u64), Errno> {
-    transfer(&Request::new(Op::Write, handle, [0, 1, 0, 0, 0, 0]), buffer, value)
+    transfer(&Request::new(Op::Write, handle, [0, 1, 0, 0, 0, 0]), buffer, MOST, value)
 }
 
 /// readv(2) of a stream, once.
 pub fn read_stream(handle: u32, buffer: &mut IoBuffer<'_>) -> Result<usize, Errno> {
-    transfer(&Request::new(Op::Read, handle, [STREAM, 0, 0, 0, 0, 0]), buffer, value).map(|(moved, _)| moved)
+    transfer(&Request::new(Op::Read, handle, [STREAM, 0, 0, 0, 0, 0]), buffer, MOST, value).map(|(moved, _)| moved)
 }
 
 /// writev(2) of a stream, once.
 pub fn write_stream(handle: u32, buffer: &mut IoBuffer<'_>) -> Result<usize, Errno> {
-    transfer(&Request::new(Op::Write, handle, [STREAM, 0, 0, 0, 0, 0]), buffer, value).map(|(moved, _)| moved)
+    transfer(&Request::new(Op::Write, handle, [STREAM, 0, 0, 0, 0, 0]), buffer, MOST, value).map(|(moved, _)| moved)
 }

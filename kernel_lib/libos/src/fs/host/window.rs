@@ -7,6 +7,7 @@
 use super::inode::HostInode;
 use super::{deferred, request};
 use crate::errno::{Errno, EACCES, EFAULT, ENOMEM};
+use crate::host::posted;
 use abi::layout::DAX_WINDOW;
 use abi::request::{memory, Op};
 use alloc::collections::{BTreeMap, VecDeque};
@@ -109,12 +110,18 @@ pub fn free(gpa: u64, order: usize) {
 }
 
 fn allocate(order: usize) -> Result<u64, Errno> {
-    deferred::reap();
+    posted::reap();
     if COUNT.load(Ordering::Relaxed) >= MOST_WINDOWS {
         drop_idle(64);
     }
     if let Some(gpa) = FREE.lock().take(order) {
         return Ok(gpa);
+    }
+    // Some may be on their way back.
+    if deferred::settle() {
+        if let Some(gpa) = FREE.lock().take(order) {
+            return Ok(gpa);
+        }
     }
     match request::plain(Op::Memory, memory::GROW_DAX, 0, [GROWTH, 0, 0, 0, 0, 0]) {
         Ok(answer) => {
@@ -126,7 +133,7 @@ fn allocate(order: usize) -> Result<u64, Errno> {
         }
         Err(_) => drop_idle(1024),
     }
-    deferred::reap();
+    deferred::settle();
     FREE.lock().take(order).ok_or(ENOMEM)
 }
 
@@ -219,6 +226,7 @@ impl HostInode {
                 drop(windows);
                 drop(old);
                 AGE.lock().push_back(self.me.clone());
+                self.settle_writes();
                 return Ok((window, offset % bytes));
             }
         };
@@ -234,6 +242,10 @@ impl HostInode {
         for (index, window) in &windows.map {
             window.valid.fetch_min(end.saturating_sub(index * bytes), Ordering::AcqRel);
         }
+    }
+
+    pub(super) fn has_windows(&self) -> bool {
+        !self.windows.lock().map.is_empty()
     }
 
     /// Drops windows that nobody holds; how many. Not while the file is mapped.

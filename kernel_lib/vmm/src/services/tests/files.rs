@@ -1,9 +1,10 @@
 //! Files and directories, through requests as a guest makes them.
 
 use abi::layout::DAX_WINDOW;
-use abi::request::{Attributes, Op, Time, ATTR_MODE, ATTR_MTIME, ATTR_SIZE, WALK_SIBLINGS};
+use abi::request::{Attributes, Op, Time, AND_DIRECTORY, ATTR_MODE, ATTR_MTIME, ATTR_SIZE, DONE, SLOTS, SUBMITTED, WALK_SIBLINGS};
 
 use super::*;
+use crate::server::Servers;
 
 const O_CREAT: i32 = libc::O_CREAT;
 
@@ -28,6 +29,61 @@ fn create_write_read_append() {
     assert_eq!(guest.open("a", libc::O_DIRECTORY, 0), Err(Errno::NOTDIR));
     guest.ask(Op::Close, 0, file, &[]).unwrap();
     assert_eq!(guest.read(file, 1, 0), Err(Errno::BADF));
+}
+
+#[test]
+fn creation_tells_of_the_directory() {
+    let guest = Guest::new("and-directory");
+    std::fs::create_dir(guest.directory.join("d")).unwrap();
+    let create = |path, flags: i32| {
+        guest.named(Op::Open, AND_DIRECTORY, path, &[(libc::O_RDWR | flags) as u64, 0o600, own_ids(), BUFFER]).unwrap();
+        let behind = BUFFER + size_of::<Stat>() as u64;
+        let directory: Stat = guest.host.memory.read(behind).unwrap();
+        guest.host.memory.write(behind, &Stat::default()).unwrap();
+        directory
+    };
+    assert_eq!(create("d/a", O_CREAT), guest.stat("d").unwrap());
+    assert_eq!(create("b", O_CREAT).ino, std::os::unix::fs::MetadataExt::ino(&guest.directory.metadata().unwrap()));
+    assert_eq!(create("b", O_CREAT), Stat::default(), "only of what was created");
+    assert_eq!(create("b", 0), Stat::default());
+    let beyond = guest.host.memory.ram_end() - size_of::<Stat>() as u64;
+    let args = [(O_CREAT | libc::O_RDWR) as u64, 0o600, own_ids(), beyond];
+    assert_eq!(guest.named(Op::Open, AND_DIRECTORY, "c", &args), Err(Errno::FAULT));
+}
+
+#[test]
+fn a_chain_is_served_in_order() {
+    let guest = Guest::new("chain");
+    let doorbell = rustix::event::eventfd(0, rustix::event::EventfdFlags::CLOEXEC).unwrap();
+    let servers = Servers::new(guest.host.clone(), doorbell, 1_000_000_000, Box::new(|| ()));
+    let slot = |number: u32| guest.host.memory.slot(number as usize).unwrap();
+    let submit = |number: u32, op: Op, (at, path): (u64, &str), more: &[u64], next: u32| {
+        let slot = slot(number);
+        slot.op.store(op as u32, Ordering::Relaxed);
+        slot.handle.store(TREE, Ordering::Relaxed);
+        for (to, value) in slot.args.iter().zip(guest.path(at, path).iter().chain(more)) {
+            to.store(*value, Ordering::Relaxed);
+        }
+        slot.next.store(next, Ordering::Relaxed);
+        slot.state.store(SUBMITTED, Ordering::Relaxed);
+    };
+    let folder = u64::from(libc::S_IFDIR | 0o700);
+    submit(5, Op::Make, (PATH, "d"), &[folder, 0, own_ids(), 0], 9 + 1);
+    submit(9, Op::Unlink, (PATH_2, "absent"), &[], 2 + 1);
+    submit(2, Op::Make, (BUFFER, "d/e"), &[folder, 0, own_ids(), 0], 0);
+    submit(7, Op::Unlink, (BUFFER + 100, "d"), &[], 0);
+    servers.serve_slot(5, &Worker::outside());
+    let outcome = |number: u32| (slot(number).state.load(Ordering::Relaxed), slot(number).result.load(Ordering::Relaxed));
+    assert_eq!([5, 9, 2].map(outcome), [(DONE, 0), (DONE, -i64::from(libc::ENOENT)), (DONE, 0)]);
+    assert_eq!(outcome(7).0, SUBMITTED, "not of this chain");
+    assert!(guest.directory.join("d/e").is_dir());
+
+    // What leads nowhere, or in a circle, ends it.
+    for next in [5 + 1, SLOTS as u32 + 1, u32::MAX] {
+        submit(5, Op::Stat, (PATH, "d"), &[BUFFER], next);
+        servers.serve_slot(5, &Worker::outside());
+        assert_eq!(outcome(5), (DONE, 0));
+    }
 }
 
 #[test]

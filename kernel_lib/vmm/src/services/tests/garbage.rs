@@ -105,6 +105,7 @@ fn random_rings() {
         let number = random.next() as usize % SLOTS;
         let slot = memory.slot(number).unwrap();
         slot.op.store(random.next() as u32 & 0xffff_ff00 | 200, Ordering::Relaxed);
+        slot.next.store(random.next() as u32 % (SLOTS as u32 + 2), Ordering::Relaxed);
         slot.state.store(random.next() as u32 % 5, Ordering::Relaxed);
         let submitted = slot.state.load(Ordering::Relaxed) == SUBMITTED;
         servers.serve_slot(number as u32, &Worker::outside());
