@@ -18,11 +18,17 @@ use hal::sync::Once;
 const PROGRAM_BASE: u64 = 0x5555_5555_4000;
 /// Pages of randomness. Where a program lies is chosen in two steps: the 2 MiB block once per boot (of programs; of the mmap area, which
 /// stays in one top-level slot with the stack; of the stack), the page in it at each execve. So every program's page tables have the
-/// same shape, and one that ended hands its tables on to the next.
+/// same shape, and one that ended hands its tables on to the next. Where they are shadowed, programs and the mmap area keep their page,
+/// too (docs/decisions/0016): the leaf tables then say the same again.
 const PROGRAM_RANDOM: u64 = 1 << 28;
 const MMAP_RANDOM: u64 = 1 << 26;
 const STACK_RANDOM: u64 = 1 << 22;
 const PAGE_RANDOM: u64 = 1 << 9;
+/// What has a place of its own: numbers of the random words.
+const STACK: usize = 0;
+const MMAP: usize = 1;
+const PROGRAM: usize = 2;
+const BREAK: usize = 3;
 const BLOCK: u64 = PAGE_RANDOM * PAGE_SIZE;
 /// Room for the stack to grow, whatever its limit says.
 const STACK_ROOM_MIN: u64 = 128 << 20;
@@ -84,21 +90,22 @@ pub fn load(image: &Image<'_>) -> Result<(Arc<AddressSpace>, UserContext), Errno
     let word = |bytes: &[u8; 48], index: usize| u64::from_le_bytes(bytes[16 + index * 8..24 + index * 8].try_into().unwrap_or_default());
     let random = |index: usize, pages: u64| {
         // The page's bits come from above those that chose the block: the first program's are no different from the others'.
-        let offset = word(boot, index) % (pages / PAGE_RANDOM) * BLOCK + (word(&image.random, index) >> 32) % PAGE_RANDOM * PAGE_SIZE;
+        let page = if matches!(index, MMAP | PROGRAM) && hal::cpu::has_shadow_paging() { boot } else { &image.random };
+        let offset = word(boot, index) % (pages / PAGE_RANDOM) * BLOCK + (word(page, index) >> 32) % PAGE_RANDOM * PAGE_SIZE;
         if image.fixed_addresses {
             0
         } else {
             offset
         }
     };
-    let stack_top = LIBOS_BASE - PAGE_SIZE - random(0, STACK_RANDOM);
+    let stack_top = LIBOS_BASE - PAGE_SIZE - random(STACK, STACK_RANDOM);
     let stack_room = image.stack_limit.clamp(STACK_ROOM_MIN, STACK_ROOM_MAX) + STACK_GAP;
-    let mmap_top = LIBOS_BASE - PAGE_SIZE - STACK_RANDOM * PAGE_SIZE - stack_room.next_multiple_of(PAGE_SIZE) - random(1, MMAP_RANDOM);
+    let mmap_top = LIBOS_BASE - PAGE_SIZE - STACK_RANDOM * PAGE_SIZE - stack_room.next_multiple_of(PAGE_SIZE) - random(MMAP, MMAP_RANDOM);
     let (device, inode) = image.file.identity();
     let kind = device.rotate_left(32) ^ inode;
     let space = AddressSpace::new(Layout { mmap_top, fixed: image.fixed_addresses, ..Layout::default() }, kind)?;
 
-    let program_base = (PROGRAM_BASE + random(2, PROGRAM_RANDOM)) & !(program.align - 1);
+    let program_base = (PROGRAM_BASE + random(PROGRAM, PROGRAM_RANDOM)) & !(program.align - 1);
     let main = place(&space, image.file.clone(), &header, program, Some(program_base))?;
     let (entry, base) = match interpreter {
         Some(file) => {
@@ -139,7 +146,7 @@ pub fn load(image: &Image<'_>) -> Result<(Arc<AddressSpace>, UserContext), Errno
     // Within its page the stack begins anywhere, too.
     let lower = if image.fixed_addresses { 0 } else { (word(&image.random, 0) >> 44) % 256 * 16 };
     let pointer = set_up_stack(&space, image, (stack_top, lower), &auxv, main.program.executable_stack)?;
-    set_marks(&space, &main, random(3, PAGE_RANDOM));
+    set_marks(&space, &main, random(BREAK, PAGE_RANDOM));
     Ok((space, UserContext::new(entry, pointer)))
 }
 
