@@ -19,7 +19,7 @@ const PROGRAM_BASE: u64 = 0x5555_5555_4000;
 /// Pages of randomness. Where a program lies is chosen in two steps: the 2 MiB block once per boot (of programs; of the mmap area, which
 /// stays in one top-level slot with the stack; of the stack), the page in it at each execve. So every program's page tables have the
 /// same shape, and one that ended hands its tables on to the next. Where they are shadowed, programs and the mmap area keep their page,
-/// too (docs/decisions/0016): the leaf tables then say the same again.
+/// too (docs/decisions/0017): the leaf tables then say the same again.
 const PROGRAM_RANDOM: u64 = 1 << 28;
 const MMAP_RANDOM: u64 = 1 << 26;
 const STACK_RANDOM: u64 = 1 << 22;
