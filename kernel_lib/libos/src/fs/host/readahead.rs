@@ -13,6 +13,8 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 use hal::sync::SpinLock;
 
 const BYTES: usize = 128 << 10;
+/// Reads of less from the start of a file are those of a header.
+const SMALLEST_PIECE: usize = 4096;
 /// Buffers in use, and those kept for the next file.
 const MOST: usize = 32;
 const MOST_SPARE: usize = 2;
@@ -76,6 +78,11 @@ pub struct Sequence {
 }
 
 impl HostInode {
+    /// Whether a read may be the first of many: not one of a header. The file is opened by the same request.
+    fn begins(&self, at: u64, want: usize) -> bool {
+        at == 0 && want >= SMALLEST_PIECE && self.known_handle().is_none()
+    }
+
     /// A buffer with byte `at`, filled if the file is being read from front to back and has more than `want` bytes left.
     pub(super) fn chunk(&self, at: u64, want: usize) -> Option<Arc<Chunk>> {
         if self.writable_windows.load(Ordering::SeqCst) {
@@ -86,7 +93,7 @@ impl HostInode {
             return Some(chunk);
         }
         let left = self.size.load(Ordering::Acquire).saturating_sub(at);
-        if left <= want as u64 || !self.goes_on(at) {
+        if left <= want as u64 || !self.goes_on(at) && !self.begins(at, want) {
             return None;
         }
         let mut buffer = Buffer::take()?;
