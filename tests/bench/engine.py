@@ -15,7 +15,7 @@ from integration import images, installed
 from integration.containerd.daemon import CONFIG, IMAGE, RUNTIME, Containerd
 
 RUNTIMES = {"runc": "io.containerd.runc.v2", "litebox": RUNTIME}
-STREAM_BLOCKS = 4096  # of 64 KiB
+STREAM_BYTES, PIECES_BYTES = 256 << 20, 32 << 20
 SLEEP = ("/bin/sleep", "1000")
 
 
@@ -60,7 +60,8 @@ class Engine:
             "engine-exec": self.exec,
             "engine-remove": self.remove,
             "engine-many": self.many,
-            "engine-stream": self.stream,
+            "engine-stream": lambda: self.output(64 << 10, STREAM_BYTES),
+            "engine-pieces": lambda: self.output(512, PIECES_BYTES),
             "engine-pss": self.pss,
         }
 
@@ -128,9 +129,9 @@ class Engine:
             await_end(process, began + TIMEOUT)
         return (time.perf_counter() - began) * 1000
 
-    def stream(self) -> float:
+    def output(self, piece: int, total: int) -> float:
         """What a container writes, as ctr hands it on: MB/s, without the start."""
-        command = self._run("--rm", "/bin/dd", "if=/dev/zero", "bs=64k", f"count={STREAM_BLOCKS}")
+        command = self._run("--rm", "/bin/dd", "if=/dev/zero", f"bs={piece}", f"count={total // piece}")
         quiet, environment = subprocess.DEVNULL, self._daemon.environment
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=quiet, env=environment) as process:
             assert process.stdout
@@ -139,7 +140,7 @@ class Engine:
             while block := os.read(process.stdout.fileno(), 1 << 20):
                 got += len(block)
             took = time.perf_counter() - began
-        if got != STREAM_BLOCKS << 16:
+        if got != total:
             raise ValueError(f"{got} bytes came")
         return got / took / 1e6
 

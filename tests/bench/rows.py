@@ -109,6 +109,7 @@ ENGINE = (
     Row("engine-remove", "ctr task rm --force", "ms", RUNC),
     Row("engine-many", "ctr run --rm true, 20 at once", "ms", RUNC),
     Row("engine-stream", "output through ctr", "MB/s", RUNC, rate=True),
+    Row("engine-pieces", "output through ctr by 512 bytes", "MB/s", RUNC, rate=True),
     Row("engine-pss", "idle container with its shim, PSS", "MiB", Goal("absolute", 24)),
 )
 

@@ -30,7 +30,9 @@ pub const DRAIN_PATIENCE: u64 = 2_000_000_000;
 
 #[derive(Default)]
 struct Buffer {
+    /// As long as it has been: only the first `used` count.
     bytes: Vec<u8>,
+    used: usize,
     /// There is a thread, which takes them.
     has_writer: bool,
     failed: Option<Errno>,
@@ -65,11 +67,13 @@ impl Behind {
             }
             buffer.has_writer = true;
         }
-        let start = buffer.bytes.len();
-        let count = from.remaining().min(self.room());
-        buffer.bytes.resize(start + count, 0);
-        let moved = from.get(&mut buffer.bytes[start..]);
-        buffer.bytes.truncate(start + moved.unwrap_or(0));
+        let start = buffer.used;
+        let end = start + from.remaining().min(self.room());
+        if buffer.bytes.len() < end {
+            buffer.bytes.resize(end, 0);
+        }
+        let moved = from.get(&mut buffer.bytes[start..end]);
+        buffer.used += moved.unwrap_or(0);
         let before = self.unwritten.fetch_add(moved.unwrap_or(0), Ordering::SeqCst);
         drop(buffer);
         if before == 0 {
@@ -115,15 +119,16 @@ fn write_out(stream: &StreamFile, mut bytes: Vec<u8>) {
         let deadline = hal::time::monotonic() + IDLE;
         let more = || (behind.unwritten.load(Ordering::SeqCst) > 0 || behind.closed.load(Ordering::SeqCst)).then_some(());
         let _ = behind.more.wait(Interruptible::No, Some(deadline), more);
-        {
+        let used = {
             let mut buffer = behind.buffer.lock();
-            if buffer.bytes.is_empty() {
+            if buffer.used == 0 {
                 *buffer = Buffer { failed: buffer.failed, ..Buffer::default() };
                 return;
             }
             core::mem::swap(&mut bytes, &mut buffer.bytes);
-        }
-        let mut rest = bytes.as_slice();
+            core::mem::take(&mut buffer.used)
+        };
+        let mut rest = &bytes[..used];
         while !rest.is_empty() {
             let count = match stream.write_some(&mut IoBuffer::take(&rest[..rest.len().min(PIECE)])) {
                 Ok(count) if count > 0 => count,
@@ -137,7 +142,6 @@ fn write_out(stream: &StreamFile, mut bytes: Vec<u8>) {
             behind.written_now();
             stream.wake_writers();
         }
-        bytes.clear();
     }
 }
 
