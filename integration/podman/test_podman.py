@@ -156,7 +156,10 @@ def test_exec(podman: Podman, container: str) -> None:
 
 
 def test_logs_ps_and_inspect(podman: Podman, container: str) -> None:
-    assert podman("logs", container) == "started\n"
+    end = time.monotonic() + 10
+    while not (said := podman("logs", container)) and time.monotonic() < end:
+        time.sleep(0.05)
+    assert said == "started\n"
     assert container in podman("ps", "--format={{.Names}}")
     assert podman("inspect", "--format={{.State.Status}}", container) == "running\n"
 
