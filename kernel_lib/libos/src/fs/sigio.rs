@@ -119,6 +119,8 @@ impl Notifier {
             if let (true, Some(queue)) = (file.ops.default_owner().is_some(), file.ops.poll_queue(file)) {
                 let waiter: Arc<dyn Waiter> = notifier.clone();
                 queue.register(&waiter);
+                // A stream of the host's tells what becomes ready once it has been asked.
+                let _ = file.ops.poll(file);
             }
             notifier
         })

@@ -25,6 +25,8 @@ pub struct StreamFile {
     handle: Arc<Handle>,
     stat: Stat,
     ready: AtomicU32,
+    /// The VMM reports what becomes ready: from the first time that somebody wants to know.
+    watched: AtomicBool,
     /// Something was read since IN was reported: whether there is more has to be asked.
     unsure: AtomicBool,
     /// It is a character device, and the host has not denied yet that it is a terminal: shells ask after every command.
@@ -71,6 +73,7 @@ impl StreamFile {
             handle: Handle::own(number),
             stat,
             ready: AtomicU32::new(0),
+            watched: AtomicBool::new(false),
             unsure: AtomicBool::new(false),
             maybe_terminal: AtomicBool::new(stat.mode & S_IFMT == S_IFCHR),
             changed: WaitQueue::new(),
@@ -80,11 +83,17 @@ impl StreamFile {
         });
         let listener: Arc<dyn ReadyListener> = file.clone();
         listen(number, &listener);
-        if request::plain(Op::Watch, 0, number, [1, 0, 0, 0, 0, 0]).is_err() {
-            // What cannot be watched never makes anybody wait.
-            file.ready.store(READABLE.0 | WRITABLE.0, Ordering::SeqCst);
-        }
         Ok(file)
+    }
+
+    fn watch(&self) {
+        if self.watched.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        // What cannot be watched never makes anybody wait.
+        let ready = request::plain(Op::Watch, 0, self.handle.number(), [1, 0, 0, 0, 0, 0])
+            .map_or(Events::IN.0 | Events::OUT.0, |answer| answer.value as u32);
+        self.ready(ready);
     }
 
     /// Tries, and sleeps until the VMM says that it is worth another try.
@@ -94,6 +103,7 @@ impl StreamFile {
                 Err(EAGAIN) => {}
                 done => return done,
             }
+            self.watch();
             self.ready.fetch_and(!bits.0, Ordering::SeqCst);
             match attempt() {
                 Err(EAGAIN) if nonblocking => return Err(EAGAIN),
@@ -202,6 +212,7 @@ impl FileOps for StreamFile {
     }
 
     fn poll(&self, _file: &OpenFile) -> Events {
+        self.watch();
         if self.unsure.swap(false, Ordering::Relaxed) {
             self.ready.fetch_and(!READABLE.0, Ordering::SeqCst);
             let may_have = match self.ask_unread() {
