@@ -3,7 +3,7 @@
 //! Pages are kept in chunks of 64. The spin lock is a leaf: it is never held while user memory is touched; readers and writers take
 //! references to frames under it and copy afterwards.
 
-use super::{invalidate, Pages, PAGE_SIZE};
+use super::{invalidate, Pages, HUGE_PAGE, PAGE_SIZE};
 use crate::errno::{Errno, EBUSY, EFAULT, EFBIG, EINVAL, ENOMEM, ENOSPC, ENXIO, EPERM};
 use crate::io::IoBuffer;
 use crate::mm::reclaim;
@@ -18,6 +18,8 @@ use hal::frame::{Frame, Page};
 use hal::sync::SpinLock;
 
 const CHUNK: u64 = 64;
+/// Pages of a huge page.
+const BLOCK: u64 = HUGE_PAGE / PAGE_SIZE;
 /// Linux's MAX_LFS_FILESIZE.
 pub const MAX_SIZE: u64 = i64::MAX as u64;
 
@@ -68,6 +70,10 @@ struct State {
 }
 
 impl State {
+    const fn new(size: u64) -> Self {
+        Self { chunks: BTreeMap::new(), size, present: 0, seals: F_SEAL_SEAL, writable_mappings: 0, version: 0 }
+    }
+
     fn get(&self, index: u64) -> Option<&Frame> {
         self.chunks.get(&(index / CHUNK))?[(index % CHUNK) as usize].as_ref()
     }
@@ -108,20 +114,20 @@ pub struct SharedMemory {
     name: String,
     identity: (u64, u64),
     quota: Option<Arc<Quota>>,
+    /// Nobody sees which of its pages are holes: it may get more than are asked for.
+    anonymous: bool,
 }
 
 impl SharedMemory {
     /// `name`, `identity`: what /proc/PID/maps shows, such as "/dev/zero (deleted)".
     pub fn new(name: String, identity: (u64, u64), quota: Option<Arc<Quota>>) -> Arc<Self> {
-        let state = State { chunks: BTreeMap::new(), size: 0, present: 0, seals: F_SEAL_SEAL, writable_mappings: 0, version: 0 };
-        Arc::new(Self { state: SpinLock::new(state), name, identity, quota })
+        Arc::new(Self { state: SpinLock::new(State::new(0)), name, identity, quota, anonymous: false })
     }
 
     /// Backing of a MAP_SHARED | MAP_ANONYMOUS mapping.
     pub fn anonymous(bytes: u64) -> Arc<Self> {
-        let memory = Self::new(String::from("/dev/zero (deleted)"), (1, next_inode()), None);
-        memory.state.lock().size = bytes;
-        memory
+        let (state, name) = (SpinLock::new(State::new(bytes)), String::from("/dev/zero (deleted)"));
+        Arc::new(Self { state, name, identity: (1, next_inode()), quota: None, anonymous: true })
     }
 
     pub fn size(&self) -> u64 {
@@ -225,6 +231,24 @@ impl SharedMemory {
         }
         state.set(index, fresh.clone());
         Ok(fresh)
+    }
+
+    /// Makes the huge page from `first` on if all of it is a hole: each process that touches it then has one fault for it, not one for
+    /// each page (a database's buffers are touched by every one of its processes).
+    fn make_huge_page(&self, first: u64) {
+        let is_hole = |state: &State| {
+            first + BLOCK <= state.size / PAGE_SIZE && state.chunks.range(first / CHUNK..(first + BLOCK) / CHUNK).next().is_none()
+        };
+        if !reclaim::has_plenty() || !is_hole(&self.state.lock()) {
+            return;
+        }
+        let Some(run) = reclaim::try_run(BLOCK.ilog2() as usize, true) else { return };
+        let mut state = self.state.lock();
+        if is_hole(&state) {
+            for (index, frame) in (first..).zip(run) {
+                state.set(index, frame);
+            }
+        }
     }
 
     fn uncharge(&self, pages: u64) {
@@ -355,6 +379,9 @@ impl Pages for SharedMemory {
     }
 
     fn around(&self, index: u64, most: usize, _write: bool) -> Vec<Page> {
+        if self.anonymous && index.is_multiple_of(BLOCK) && most as u64 >= BLOCK {
+            self.make_huge_page(index);
+        }
         let state = self.state.lock();
         let end = state.size.div_ceil(PAGE_SIZE).min(index.saturating_add(most as u64));
         (index..end).map_while(|index| state.get(index).cloned().map(Page::Ram)).collect()
