@@ -44,7 +44,7 @@ pub(crate) struct PerCpu {
     deferred_ends: AtomicU32,
     timer_deadline: AtomicU64,
     timer_fired: AtomicU32,
-    /// 0: running; 1: idle, translations may be stale only if marked; 2: idle and stale.
+    /// 0: translations are used; 1: see [`begin_lazy`]; 2: and some are stale.
     lazy: AtomicU32,
     pub(crate) local: UnsafeCell<Local>,
 }
@@ -346,18 +346,34 @@ pub(crate) fn load_root(root: &Arc<Root>) {
     }
 }
 
-/// Sleeps until an interrupt, unless one came since the last look. `deadline`: wake by then (monotonic ns).
+/// Sleeps until an interrupt, unless one came since [`clear_pending`]. `deadline`: wake by then (monotonic ns).
 pub fn idle(deadline: Option<u64>) {
     let cpu = percpu();
     if let Some(deadline) = deadline {
         set_timer(deadline);
     }
-    cpu.lazy.store(1, Ordering::SeqCst);
-    if cpu.pending.load(Ordering::SeqCst) == 0 {
+    if !is_pending() {
         ring0(entry::addresses().halt, core::ptr::addr_of!(cpu.pending) as u64, 0);
     }
-    cpu.pending.store(0, Ordering::SeqCst);
-    if cpu.lazy.swap(0, Ordering::SeqCst) == 2 {
+}
+
+/// The idle loop is about to look at everything.
+pub fn clear_pending() {
+    percpu().pending.store(0, Ordering::SeqCst);
+}
+
+/// Whether an interrupt came since [`clear_pending`], or something was marked as pending.
+pub fn is_pending() -> bool {
+    percpu().pending.load(Ordering::SeqCst) != 0
+}
+
+/// From here to [`end_lazy`] this vCPU uses no translation of a program's address: it is not told of those that are to be forgotten.
+pub fn begin_lazy() {
+    percpu().lazy.store(1, Ordering::SeqCst);
+}
+
+pub fn end_lazy() {
+    if percpu().lazy.swap(0, Ordering::SeqCst) == 2 {
         flush_here(&[], true);
     }
 }

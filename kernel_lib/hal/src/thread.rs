@@ -161,6 +161,11 @@ impl Thread {
         self.running.load(Ordering::Relaxed)
     }
 
+    /// Whether it can run on vCPU `cpu` without an address space being loaded there.
+    pub fn is_loaded(&self, cpu: usize) -> bool {
+        self.root.lock().as_ref().is_none_or(|root| root.loaded().load(Ordering::Relaxed) & (1 << cpu) != 0)
+    }
+
     /// Loads the address space that [`Self::set_root`] named now (execve).
     pub fn activate(&self) {
         let root = self.root.lock().clone();

@@ -1,5 +1,6 @@
 //! Which task runs where. A run queue a vCPU; a wake-up puts a task on the waker's own queue (staying on the waker's vCPU is worth more
-//! than a second one); an idle vCPU takes what has waited for a slice. Tickless while nobody waits.
+//! than a second one), or on that of a vCPU which looks for work, best one where its address space is loaded. An idle vCPU takes what has
+//! waited. Tickless while nobody waits. Why: docs/decisions/0005.
 //!
 //! A task is in exactly one of these states, and each change has one owner:
 //!
@@ -8,7 +9,11 @@
 //!    └──yield/preempt──────────────────────▶ QUEUED
 //! ```
 //!
-//! `wake` may find the task still on its way to sleep on another vCPU: the switch waits until that vCPU has left its stack (`hal::thread`).
+//! `wake` may find the task still on its way to sleep on another vCPU: nobody takes it before that vCPU has left its stack (`hal::thread`).
+
+mod idle;
+
+pub use idle::idle_loop;
 
 use crate::process::Task;
 use crate::wait::Interruptible;
@@ -19,6 +24,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, AtomicU8, AtomicUsize, Ordering}
 use hal::cpu;
 use hal::sync::{Once, SpinLock};
 use hal::thread::{self, Runnable, Thread};
+use idle::{Idle, Looking, Pauses};
 
 const RUNNING: u8 = 0;
 const SLEEPING: u8 = 1;
@@ -28,6 +34,9 @@ const QUEUED: u8 = 2;
 const SLICE: u64 = 4_000_000;
 /// How long a task waits before an idle vCPU is fetched for it, ns.
 const PATIENCE: u64 = 1_000_000;
+
+/// Another vCPU is fetched when so many address spaces were loaded within [`PATIENCE`], but not more often than every [`SLICE`].
+const MANY_LOADS: u64 = 3;
 
 /// The scheduler's part of a task.
 #[derive(Default)]
@@ -41,6 +50,8 @@ pub struct SchedState {
     since: AtomicU64,
     used: AtomicU64,
     turns: AtomicU64,
+    /// Monotonic ns when it was queued.
+    queued: AtomicU64,
 }
 
 impl SchedState {
@@ -69,19 +80,9 @@ impl SchedState {
         let mask = self.affinity.load(Ordering::Relaxed);
         mask == 0 || mask & (1 << cpu) != 0
     }
-}
 
-/// A vCPU's idle loop as something to switch to.
-struct Idle {
-    thread: Thread,
-}
-
-impl Runnable for Idle {
-    fn thread(&self) -> &Thread {
-        &self.thread
-    }
-    fn as_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync> {
-        self
+    fn has_waited(&self, ns: u64, now: u64) -> bool {
+        now >= self.queued.load(Ordering::Relaxed).saturating_add(ns)
     }
 }
 
@@ -100,8 +101,39 @@ struct RunQueue {
     idle: Once<Arc<Idle>>,
     /// The vCPU is in its idle loop (or was never started).
     is_idle: AtomicBool,
+    looking: Looking,
+    pauses: Pauses,
     started: AtomicBool,
     slice_end: AtomicU64,
+    loads: Loads,
+}
+
+/// Address spaces loaded of late.
+struct Loads {
+    since: AtomicU64,
+    count: AtomicU64,
+    /// When another vCPU was fetched to share them.
+    fetched: AtomicU64,
+}
+
+impl Loads {
+    const fn new() -> Self {
+        Self { since: AtomicU64::new(0), count: AtomicU64::new(0), fetched: AtomicU64::new(0) }
+    }
+
+    /// Counts one; whether it is time for another vCPU, on which some of these spaces could stay loaded.
+    fn is_one_too_many(&self, now: u64) -> bool {
+        if now.saturating_sub(self.since.load(Ordering::Relaxed)) > PATIENCE {
+            self.since.store(now, Ordering::Relaxed);
+            self.count.store(0, Ordering::Relaxed);
+        }
+        let many = self.count.fetch_add(1, Ordering::Relaxed) + 1 >= MANY_LOADS;
+        let is_time = many && now.saturating_sub(self.fetched.load(Ordering::Relaxed)) > SLICE;
+        if is_time {
+            self.fetched.store(now, Ordering::Relaxed);
+        }
+        is_time
+    }
 }
 
 static QUEUES: [RunQueue; 64] = [const {
@@ -110,8 +142,11 @@ static QUEUES: [RunQueue; 64] = [const {
         length: AtomicUsize::new(0),
         idle: Once::new(),
         is_idle: AtomicBool::new(true),
+        looking: Looking::new(),
+        pauses: Pauses::new(),
         started: AtomicBool::new(false),
         slice_end: AtomicU64::new(0),
+        loads: Loads::new(),
     }
 }; 64];
 
@@ -132,32 +167,54 @@ pub fn try_current() -> Option<Arc<Task>> {
     thread::current()?.as_any().downcast::<Task>().ok()
 }
 
-fn enqueue(task: Arc<Task>) {
-    let mut target = cpu::id();
-    if !task.sched.allows(target) {
-        target = (0..cpu::count()).find(|&cpu| task.sched.allows(cpu) && QUEUES[cpu].started.load(Ordering::Relaxed)).unwrap_or(target);
-        if target == cpu::id() {
+/// Whether a task can run on a vCPU without a load of CR3 that matters.
+fn is_loaded(task: &Task, cpu: usize) -> bool {
+    cpu::exits_are_cheap() || task.thread.is_loaded(cpu)
+}
+
+/// The vCPU on whose queue a task goes.
+fn place(task: &Task, now: u64) -> usize {
+    let me = cpu::id();
+    let others = || (0..cpu::count()).filter(|&cpu| cpu != me && task.sched.allows(cpu) && QUEUES[cpu].started.load(Ordering::Relaxed));
+    if !task.sched.allows(me) {
+        return others().next().unwrap_or_else(|| {
             // Its vCPU has not been started yet: start it, it will steal what it is allowed to run.
-            start_cpu_for(&task);
-        }
+            start_cpu_for(task);
+            me
+        });
     }
+    if is_loaded(task, me) {
+        return me;
+    }
+    let loaded = others().find(|&cpu| QUEUES[cpu].looking.for_loaded(now) && is_loaded(task, cpu));
+    loaded.or_else(|| others().find(|&cpu| QUEUES[cpu].looking.for_any(now))).unwrap_or(me)
+}
+
+fn enqueue(task: Arc<Task>) {
+    let now = hal::time::monotonic();
+    task.sched.queued.store(now, Ordering::Relaxed);
+    let target = place(&task, now);
     let queue = &QUEUES[target];
     let mut tasks = queue.tasks.lock();
     tasks.push_back(task);
     queue.length.store(tasks.len(), Ordering::SeqCst);
     drop(tasks);
     if target != cpu::id() {
-        cpu::kick(target);
+        if queue.looking.for_anything() {
+            here().pauses.expect_short();
+        } else {
+            cpu::kick(target);
+        }
     } else if !queue.is_idle.load(Ordering::Relaxed) {
-        cpu::set_timer(hal::time::monotonic() + patience());
+        cpu::set_timer(now + patience());
     }
 }
 
-/// How long a task may wait before something is done for it: an idle vCPU fetched, or the end of a slice enforced. A vCPU that becomes
-/// idle later takes it by itself.
+/// How long a task may wait before something is done for it: an idle vCPU fetched, or the end of a slice enforced. A vCPU that looks for
+/// work, or becomes idle later, takes it by itself.
 fn patience() -> u64 {
-    let idle = (0..cpu::count()).any(|cpu| QUEUES[cpu].is_idle.load(Ordering::Relaxed));
-    if idle {
+    let halted = |queue: &RunQueue| queue.is_idle.load(Ordering::Relaxed) && !queue.looking.for_anything();
+    if QUEUES.iter().take(cpu::count()).any(halted) {
         PATIENCE
     } else {
         SLICE
@@ -217,7 +274,7 @@ pub fn yield_now() {
         let task = current();
         task.sched.state.store(QUEUED, Ordering::Release);
         enqueue(task);
-        switch_away();
+        leave_to(|_| pick());
     }
 }
 
@@ -264,27 +321,49 @@ fn take_from(queue: &RunQueue, wanted: impl Fn(&Task) -> bool) -> Option<Arc<Tas
     task
 }
 
-fn pick() -> Option<Arc<Task>> {
-    let me = cpu::id();
-    take_from(&QUEUES[me], |task| task.sched.allows(me))
+/// One whose stack another vCPU has yet to leave must not be waited for: that vCPU may wait for this one's.
+fn may_run(task: &Task, cpu: usize) -> bool {
+    task.sched.allows(cpu) && (!task.thread.is_running() || task.thread.is_current())
 }
 
-/// Takes a task from another vCPU's queue: done by an idle vCPU that was fetched for it, or that has just become idle. One whose stack
-/// the other has yet to leave is the other's to go on with.
-fn steal() -> Option<Arc<Task>> {
+/// The task of this vCPU's queue that waits longest.
+fn pick() -> Option<Arc<Task>> {
     let me = cpu::id();
-    let wanted = |task: &Task| task.sched.allows(me) && !task.thread.is_running();
-    (0..cpu::count()).filter(|&other| other != me).find_map(|other| take_from(&QUEUES[other], wanted))
+    take_from(&QUEUES[me], |task| may_run(task, me))
+}
+
+/// The task of this vCPU's queue, or of another's, that can run without a load of CR3; but one that has lost patience comes first.
+fn pick_loaded(now: u64) -> Option<Arc<Task>> {
+    let me = cpu::id();
+    let impatient = take_from(&QUEUES[me], |task| may_run(task, me) && task.sched.has_waited(PATIENCE, now));
+    let mine = impatient.or_else(|| take_from(&QUEUES[me], |task| may_run(task, me) && is_loaded(task, me)));
+    mine.or_else(|| take_from_others(|task, other| !cpu::exits_are_cheap() && is_loaded(task, me) && !is_loaded(task, other)))
+}
+
+/// Takes a task from another vCPU's queue that has waited for so long: done by an idle vCPU that was fetched for it, or that has just
+/// become idle.
+fn steal(waited: u64, now: u64) -> Option<Arc<Task>> {
+    take_from_others(|task, _| task.sched.has_waited(waited, now))
+}
+
+fn take_from_others(wanted: impl Fn(&Task, usize) -> bool) -> Option<Arc<Task>> {
+    let me = cpu::id();
+    let mut others = (0..cpu::count()).filter(|&other| other != me);
+    others.find_map(|other| take_from(&QUEUES[other], |task| may_run(task, me) && wanted(task, other)))
 }
 
 /// Switches to the next task or to the idle loop. The current task is SLEEPING or QUEUED.
 fn switch_away() {
+    leave_to(|now| pick_loaded(now).or_else(|| if idle::should_linger(now) { None } else { pick() }));
+}
+
+fn leave_to(next: impl FnOnce(u64) -> Option<Arc<Task>>) {
     let now = hal::time::monotonic();
     let task = current();
     let since = task.sched.since.swap(0, Ordering::Relaxed);
     task.sched.used.fetch_add(now.saturating_sub(since), Ordering::Relaxed);
     drop(task);
-    match pick() {
+    match next(now) {
         Some(next) => run(next, now),
         None => thread::switch_to(here().idle.get().expect("set at boot").clone()),
     }
@@ -298,8 +377,11 @@ fn run(next: Arc<Task>, now: u64) {
     next.sched.since.store(now.max(1), Ordering::Relaxed);
     here().slice_end.store(now + SLICE, Ordering::Relaxed);
     if next.sched.turns.fetch_add(1, Ordering::Relaxed) == 0 {
-        // A new task does not come back from `switch_away`.
+        // A new task does not come back from `leave_to`.
         arm_for_turn();
+    }
+    if !is_loaded(&next, cpu::id()) && here().loads.is_one_too_many(now) && idle::may_look(now) {
+        fetch_idle_cpu();
     }
     thread::switch_to(next);
 }
@@ -314,6 +396,10 @@ fn arm_for_turn() {
 pub fn on_interrupt() {
     crate::host::drain_events();
     if !cpu::take_timer_fired() {
+        // Somebody may have queued a task here.
+        if others_want_to_run() {
+            arm(Some(hal::time::monotonic() + patience()));
+        }
         return;
     }
     let now = hal::time::monotonic();
@@ -330,14 +416,18 @@ pub fn on_interrupt() {
     }
 }
 
-/// Wakes (or starts) an idle vCPU to take a waiting task.
+/// Wakes (or starts) an idle vCPU to take a waiting task, unless one looks for tasks anyway.
 fn fetch_idle_cpu() {
     let me = cpu::id();
+    if (0..cpu::count()).any(|cpu| cpu != me && QUEUES[cpu].looking.for_any(hal::time::monotonic())) {
+        return;
+    }
     for (number, queue) in QUEUES.iter().enumerate().take(cpu::count()) {
         if number == me || !queue.is_idle.load(Ordering::Relaxed) {
             continue;
         }
         if queue.started.swap(true, Ordering::SeqCst) {
+            queue.pauses.expect_short();
             cpu::kick(number);
         } else {
             cpu::start(number);
@@ -379,38 +469,4 @@ fn arm(limit: Option<u64>) {
     if let Some(at) = [next_deadline(), limit].into_iter().flatten().min() {
         cpu::set_timer(at);
     }
-}
-
-/// Makes the calling boot stack this vCPU's idle thread and runs the idle loop.
-pub fn idle_loop() -> ! {
-    let queue = here();
-    queue.started.store(true, Ordering::SeqCst);
-    let idle = queue.idle.get_or_init(|| Arc::new(Idle { thread: Thread::boot() })).clone();
-    thread::become_idle(idle);
-    loop {
-        crate::host::drain_events();
-        cpu::take_timer_fired();
-        let now = hal::time::monotonic();
-        run_timers(now);
-        if let Some(next) = pick().or_else(steal) {
-            queue.is_idle.store(false, Ordering::SeqCst);
-            run(next, now);
-            queue.is_idle.store(true, Ordering::SeqCst);
-            continue;
-        }
-        crate::fs::host::flush_deferred();
-        host_interrupts_wanted();
-        if crate::mm::reclaim::may_release() {
-            crate::boot::control_waits();
-        }
-        if hal::host::has_events() || others_want_to_run() {
-            continue;
-        }
-        cpu::idle(next_deadline());
-    }
-}
-
-/// Events interrupt whenever a vCPU may be asleep or in a program: always, for now (a request that is polled for posts no event at all).
-fn host_interrupts_wanted() {
-    hal::host::want_interrupts(true);
 }
