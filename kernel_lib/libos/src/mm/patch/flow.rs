@@ -25,13 +25,11 @@ impl Jumps {
                 (0x0f, Some(0x80..=0x8f) | None) => (at + 6, near(at + 2), i64::from(i32::MAX)),
                 _ => continue,
             };
-            match distance {
-                Some(distance) => jumps.add(end as i64 + distance),
-                None => (-reach..reach.min(2 * BYTES))
-                    .map(|distance| end as i64 + distance)
-                    .filter(|at| *at >= -BYTES)
-                    .for_each(|at| jumps.add(at)),
-            }
+            let targets = match distance.map(|distance| end as i64 + distance) {
+                Some(target) => target..target + 1,
+                None => (end as i64 - reach).max(-BYTES)..(end as i64 + reach).min(2 * BYTES),
+            };
+            targets.for_each(|target| jumps.add(target));
         }
         jumps
     }
