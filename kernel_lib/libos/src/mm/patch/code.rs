@@ -518,12 +518,13 @@ impl Pending {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::flow::Jumps;
     use super::*;
     use alloc::vec::Vec;
 
-    fn page(code: &[u8]) -> Vec<u8> {
+    /// A page that begins with this code.
+    pub fn page(code: &[u8]) -> Vec<u8> {
         let mut page = code.to_vec();
         page.resize(4096, 0xcc);
         page

@@ -76,13 +76,8 @@ pub fn cpuids(page: &[u8], from: usize) -> Vec<usize> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::code::tests::page;
     use super::*;
-
-    fn page(code: &[u8]) -> Vec<u8> {
-        let mut page = code.to_vec();
-        page.resize(4096, 0xcc);
-        page
-    }
 
     #[test]
     fn jumps_reach_the_neighbours() {
