@@ -23,13 +23,6 @@ EXPECTED = "".join(
 )
 
 
-@pytest.fixture
-def litebox(runtime: bundles.Native | bundles.Runtime) -> bundles.Runtime:
-    if not isinstance(runtime, bundles.Runtime):
-        pytest.skip("about a command line")
-    return runtime
-
-
 @contextlib.contextmanager
 def writing(command: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A command, and the end to read from of the pipe that is its standard output."""
@@ -58,28 +51,28 @@ def bundle(tmp_path: Path) -> bundles.Bundle:
 
 
 @pytest.mark.parametrize("pause", [0, 0.02], ids=["at once", "slowly"])
-def test_everything_arrives_in_order(litebox: bundles.Runtime, bundle: bundles.Bundle, pause: float) -> None:
+def test_everything_arrives_in_order(contained: bundles.Runtime, bundle: bundles.Bundle, pause: float) -> None:
     bundle.configure(["sh", "-c", SCRIPT])
-    with writing(litebox.command("run", "--bundle", str(bundle.path), "output")) as (process, reader):
+    with writing(contained.command("run", "--bundle", str(bundle.path), "output")) as (process, reader):
         assert read_all(reader, pause) == EXPECTED
         assert process.wait(SECONDS) == 3
 
 
-def test_a_reader_that_has_gone_ends_the_program(litebox: bundles.Runtime, bundle: bundles.Bundle) -> None:
+def test_a_reader_that_has_gone_ends_the_program(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
     bundle.configure(["sh", "-c", "yes; exit $?"])
-    with writing(litebox.command("run", "--bundle", str(bundle.path), "gone")) as (process, reader):
+    with writing(contained.command("run", "--bundle", str(bundle.path), "gone")) as (process, reader):
         assert os.read(reader, 2) == b"y\n"
         os.close(reader)
         assert process.wait(SECONDS) == 128 + signal.SIGPIPE
 
 
-def test_what_exec_has_written_is_there_when_it_ends(litebox: bundles.Runtime, bundle: bundles.Bundle) -> None:
+def test_what_exec_has_written_is_there_when_it_ends(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
     bundle.configure(["sleep", "1000"])
-    subprocess.run(litebox.command("create", "--bundle", str(bundle.path), "execs"), check=True, timeout=SECONDS)
+    subprocess.run(contained.command("create", "--bundle", str(bundle.path), "execs"), check=True, timeout=SECONDS)
     try:
-        subprocess.run(litebox.command("start", "execs"), check=True, timeout=SECONDS)
-        with writing(litebox.command("exec", "execs", "sh", "-c", SCRIPT)) as (process, reader):
+        subprocess.run(contained.command("start", "execs"), check=True, timeout=SECONDS)
+        with writing(contained.command("exec", "execs", "sh", "-c", SCRIPT)) as (process, reader):
             assert read_all(reader) == EXPECTED
             assert process.wait(SECONDS) == 3
     finally:
-        subprocess.run(litebox.command("delete", "--force", "execs"), check=True, timeout=SECONDS)
+        subprocess.run(contained.command("delete", "--force", "execs"), check=True, timeout=SECONDS)

@@ -23,13 +23,6 @@ SECONDS = 30
 
 
 @pytest.fixture
-def contained(runtime: bundles.Native | bundles.Runtime) -> bundles.Runtime:
-    if not isinstance(runtime, bundles.Runtime):
-        pytest.skip("about a command line")
-    return runtime
-
-
-@pytest.fixture
 def bundle(tmp_path: Path) -> bundles.Bundle:
     return bundles.busybox_bundle(tmp_path / "bundle")
 
