@@ -135,6 +135,27 @@ static void files(void)
 	}
 }
 
+/* A file of its own for each descriptor, in as many processes as it takes; says so when there are no more. */
+static void descriptors(void)
+{
+	char name[64];
+	int told = 0;
+	for (int process = 0;; process++) {
+		for (int number = 0;; number++) {
+			snprintf(name, sizeof name, "/opened-%d-%d", process, number);
+			if (open(name, O_RDWR | O_CREAT, 0600) < 0)
+				break;
+		}
+		if (process >= 4 && !told++) {
+			puts("full");
+			fflush(stdout);
+		}
+		if (process >= 4 || fork() > 0)
+			for (;;)
+				pause();
+	}
+}
+
 static void calls(void)
 {
 	/* Random system calls with random arguments, but for those that end or stop the program. */
@@ -163,6 +184,7 @@ int main(int argc, char **argv)
 	static const struct { const char *name; void (*run)(void); } ways[] = {
 		{"ports", ports}, {"instructions", instructions}, {"interrupts", interrupts}, {"scribble", scribble}, {"forks", forks},
 		{"threads", threads}, {"memory", memory}, {"files", files}, {"calls", calls}, {"deaf", deaf},
+		{"descriptors", descriptors},
 	};
 	puts("ready");
 	fflush(stdout);

@@ -51,7 +51,10 @@ def test_attack(runtime: bundles.Native | bundles.Runtime, program: Path, tmp_pa
             assert process.stdout.readline() == b"ready\n"
             shown = subprocess.run(runtime.command("state", identifier), capture_output=True, check=False)
             vmm = int(json.loads(shown.stdout)["pid"]) if shown.returncode == 0 else 0
-            watch = os.pidfd_open(vmm) if vmm else -1
+            try:
+                watch = os.pidfd_open(vmm) if vmm else -1
+            except ProcessLookupError:
+                vmm = 0  # it has just destroyed itself
             deadline = time.monotonic() + ATTACK_SECONDS
             while vmm and time.monotonic() < deadline:
                 if select.select([watch], [], [], 0.1)[0]:
@@ -73,3 +76,31 @@ def test_attack(runtime: bundles.Native | bundles.Runtime, program: Path, tmp_pa
     assert said >= 0
     listing = subprocess.run(runtime.command("list", "-q"), capture_output=True, text=True, check=True)
     assert identifier not in listing.stdout
+
+
+def test_descriptors_are_left_for_clients(
+    runtime: bundles.Native | bundles.Runtime, program: Path, tmp_path: Path
+) -> None:
+    """A guest that opens all that it can does not keep others from `exec` and `kill`."""
+    if not isinstance(runtime, bundles.Runtime) or runtime.name != "litebox":
+        pytest.skip("about the micro-VM's boundary")
+    bundle = bundles.busybox_bundle(tmp_path / "bundle", [program])
+    bundle.configure(["/bin/abuse", "descriptors"])
+    identifier = f"abuse-{os.getpid()}-full"
+    command = ["prlimit", "--nofile=600", *runtime.command("run", "--bundle", str(bundle.path), identifier)]
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+        try:
+            assert process.stdout
+            assert process.stdout.readline() + process.stdout.readline() == b"ready\nfull\n"
+            for _ in range(20):
+                # The guest answers; that nobody in it can open a program any more is its own doing.
+                command = runtime.command("exec", identifier, "true")
+                refused = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+                assert "too many open files in system" in refused.stderr
+            subprocess.run(runtime.command("kill", identifier, "KILL"), check=True, timeout=20)
+            assert process.wait(timeout=20) == 128 + 9
+        finally:
+            subprocess.run(
+                runtime.command("delete", "--force", identifier), capture_output=True, timeout=60, check=False
+            )
+            process.kill()

@@ -1,9 +1,11 @@
 //! The handle table: small numbers that the guest uses for host descriptors.
 //!
-//! A lookup clones an `Arc`, so a handle that is closed while another thread uses it lives until that is over. The table's growth is
-//! bounded by the process's own limit of descriptors.
+//! A lookup clones an `Arc`, so a handle that is closed while another thread uses it lives until that is over.
+//!
+//! What the guest opens leaves the last descriptors of the process alone: the VMM accepts clients and serves requests with those. As Linux
+//! gives the lowest free number, a descriptor's number tells how many there are, whoever holds them.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use crate::plan::PLANNED_HANDLES;
@@ -53,12 +55,21 @@ struct Table {
     free: Vec<u32>,
 }
 
-#[derive(Default)]
 pub struct Handles {
     table: RwLock<Table>,
+    /// Numbers of descriptors from here on are not for the guest.
+    guest_end: u64,
 }
 
+/// Descriptors that are the VMM's own, where the limit is not so low that this were most of them.
+const RESERVED: u64 = 2048;
+
 impl Handles {
+    /// `limit`: descriptors that the process may have (RLIMIT_NOFILE).
+    pub fn new(limit: u64) -> Self {
+        Self { table: RwLock::default(), guest_end: limit - (limit / 4).min(RESERVED) }
+    }
+
     /// Enters a handle whose number the plan chose.
     pub fn plan(&self, number: u32, handle: Handle) {
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
@@ -71,6 +82,15 @@ impl Handles {
         }
     }
 
+    /// Enters what the guest has opened; ENFILE when there are too many.
+    pub fn open(&self, handle: Handle) -> Result<u32, Errno> {
+        if handle.fd.as_raw_fd() as u64 >= self.guest_end {
+            return Err(Errno::NFILE);
+        }
+        Ok(self.insert(handle))
+    }
+
+    /// Enters what was passed in.
     pub fn insert(&self, handle: Handle) -> u32 {
         let handle = Some(Arc::new(handle));
         let mut table = self.table.write().unwrap_or_else(PoisonError::into_inner);
@@ -127,7 +147,7 @@ mod tests {
 
     #[test]
     fn numbers_are_reused_and_strangers_refused() {
-        let handles = Handles::default();
+        let handles = Handles::new(1024);
         handles.plan(3, null());
         let first = handles.insert(null());
         assert_eq!(first, PLANNED_HANDLES);
@@ -139,5 +159,16 @@ mod tests {
         assert!(handles.remove(first).is_err());
         assert_eq!(handles.insert(null()), first);
         assert_eq!(handles.count(), 2);
+    }
+
+    #[test]
+    fn the_guest_leaves_some_descriptors() {
+        let handles = Handles::new(64);
+        let copy = |lowest| rustix::io::fcntl_dupfd_cloexec(null(), lowest).unwrap();
+        // The first free number from 48 on, which another test of this process may have taken.
+        assert_eq!(handles.open(Handle::new(copy(48), Kind::File)), Err(Errno::NFILE));
+        assert_eq!(handles.count(), 0);
+        let passed = handles.insert(Handle::new(copy(48), Kind::Stream));
+        assert!(handles.get(passed).is_ok());
     }
 }

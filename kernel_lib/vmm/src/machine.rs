@@ -243,7 +243,7 @@ fn start(built: Built, first_is_confined: &Receiver<()>) -> Result<Running, Host
     let (notices, inbox) = channel();
     let machine: Arc<dyn Machine> = machine;
     let events = Arc::new(Events::new(memory.clone(), machine.clone()));
-    let handles = Handles::default();
+    let handles = Handles::new(rustix::process::getrlimit(rustix::process::Resource::Nofile).current.unwrap_or(u64::MAX));
     for Tree { handle: number, fd } in trees {
         let mut handle = Handle::new(fd, HandleKind::Tree);
         handle.shared = plan.container.mounts.iter().any(|mount| mount.handle == number && !mount.exclusive);
@@ -374,6 +374,14 @@ impl Running {
         spawn("server", &self.filters.server, move || servers.serve())
     }
 
+    /// One more server, if the host lets us have one more thread.
+    fn grow_servers(&self) {
+        if let Err(error) = self.spawn_server() {
+            crate::log::error(&error.message);
+            self.servers.did_not_grow();
+        }
+    }
+
     fn start_vcpu(&mut self, index: u32, vcpu: Box<dyn crate::backends::Vcpu>) -> Result<(), HostError> {
         if let Some(started) = self.started.get_mut(index as usize) {
             *started = true;
@@ -411,7 +419,7 @@ impl Running {
         loop {
             match self.inbox.recv_timeout(next_update.saturating_duration_since(Instant::now())) {
                 Ok(Notice::StartCpu(index)) => self.add_vcpu(index)?,
-                Ok(Notice::GrowServers) => self.spawn_server()?,
+                Ok(Notice::GrowServers) => self.grow_servers(),
                 Ok(Notice::Exit(status)) => {
                     self.flush();
                     self.host.control.finish(status << 8);

@@ -187,6 +187,11 @@ impl Servers {
         false
     }
 
+    /// The thread that `grow` asked for cannot be had. Those that there are lead again once they are done.
+    pub fn did_not_grow(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).total -= 1;
+    }
+
     /// Serves until leadership has been passed on.
     fn lead(&self) {
         loop {

@@ -80,7 +80,7 @@ impl Host {
         }
         handle.shared = parent.shared;
         handle.writable = flags.intersects(OFlags::WRONLY | OFlags::RDWR) && opened.kind == Kind::File;
-        Ok(Reply::with(u64::from(self.handles.insert(handle)), &[u64::from(opened.created), read]))
+        Ok(Reply::with(u64::from(self.handles.open(handle)?), &[u64::from(opened.created), read]))
     }
 
     fn open_unnamed(&self, place: &Place, flags: OFlags, mode: Mode) -> Result<Opened, Errno> {

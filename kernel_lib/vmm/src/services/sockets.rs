@@ -81,7 +81,7 @@ impl Host {
         };
         let protocol = rustix::net::RawProtocol::new(protocol).map(Protocol::from_raw);
         let fd = rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, protocol)?;
-        Ok(Reply::of(u64::from(self.handles.insert(Handle::new(fd, Kind::Socket)))))
+        Ok(Reply::of(u64::from(self.handles.open(Handle::new(fd, Kind::Socket))?)))
     }
 
     /// An address that the guest passes in.
@@ -99,7 +99,7 @@ impl Host {
         let length = address.as_slice().len();
         let part = address.as_slice().get(..length.min(room.min(128) as usize)).unwrap_or_default();
         self.memory.write_bytes(to, part).map_err(fault)?;
-        Ok(Reply::with(u64::from(self.handles.insert(Handle::new(fd, Kind::Socket))), &[length as u64]))
+        Ok(Reply::with(u64::from(self.handles.open(Handle::new(fd, Kind::Socket))?), &[length as u64]))
     }
 
     pub(super) fn send(&self, request: &Request) -> Answer {

@@ -23,6 +23,10 @@ use crate::memory::{GuestMemory, Protection};
 /// Pages of zeros that may stand in for missing ones: they are memory beyond the guest's limit, so they are few.
 const MAX_PATCHED: u64 = 4096;
 
+/// Each mapping takes two of the 65,530 that Linux gives a process (the other one is the gap behind it), and each patch one: the VMM keeps
+/// enough for itself.
+const MAX_MAPPINGS: usize = 28 << 10;
+
 /// Device and inode number.
 type Identity = (u64, u64);
 
@@ -133,6 +137,16 @@ impl State {
         }
     }
 
+    /// Whether there may be one more mapping, and the rest of another behind it.
+    fn has_room(&self) -> bool {
+        self.mappings.len() + 2 <= MAX_MAPPINGS
+    }
+
+    /// Whether `start..end` lies in the middle of a mapping.
+    fn splits(&self, start: u64, end: u64) -> bool {
+        self.mappings.range(..start).next_back().is_some_and(|(gpa, mapping)| *gpa + mapping.bytes > end)
+    }
+
     /// Follows the size of one file, or of all; true: pages were added.
     fn follow(&mut self, memory: &GuestMemory, only: Option<Identity>) -> bool {
         let chosen = self.mappings.iter_mut().filter(|(_, mapping)| only.is_none_or(|identity| identity == mapping.identity));
@@ -158,6 +172,9 @@ impl Host {
         };
         let (identity, _) = identity_and_size(&handle)?;
         let mut state = self.window.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if !state.has_room() {
+            return Err(Errno::NOMEM);
+        }
         self.memory.map_file(gpa, bytes, handle.as_fd(), offset, protection)?;
         state.remove(gpa, gpa + bytes);
         if handle.shared {
@@ -174,6 +191,9 @@ impl Host {
     pub(super) fn unmap(&self, request: &Request) -> Answer {
         let [gpa, bytes, ..] = request.args;
         let mut state = self.window.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if state.splits(gpa, gpa.saturating_add(bytes)) && !state.has_room() {
+            return Err(Errno::NOMEM);
+        }
         self.memory.unmap_file(gpa, bytes)?;
         state.remove(gpa, gpa + bytes);
         self.forget_files(&mut state);

@@ -296,6 +296,24 @@ fn mappings_follow_the_size_of_their_file() {
 }
 
 #[test]
+fn mappings_leave_the_vmm_its_own() {
+    let guest = Guest::new("many");
+    let pages = 1 << 16;
+    guest.host.memory.publish_window(DAX_WINDOW + 2 * pages * 4096).unwrap();
+    let file = guest.open("f", O_CREAT | libc::O_RDWR, 0o600).unwrap();
+    guest.write(file, &[7; 4096], 0, false).unwrap();
+    let at = |page| DAX_WINDOW + 2 * page * 4096;
+    guest.ask(Op::Map, 0, file, &[0, 3 * 4096, at(pages - 2)]).unwrap();
+    let refused = (0..pages).find(|&page| guest.ask(Op::Map, 0, file, &[0, 4096, at(page)]).is_err()).unwrap();
+    assert!(refused < 30_000, "Linux gives a process 65,530, and each of these takes two");
+    assert_eq!(guest.ask(Op::Map, 0, file, &[0, 4096, at(refused)]), Err(Errno::NOMEM));
+    assert_eq!(guest.ask(Op::Unmap, 0, 0, &[at(pages - 2) + 4096, 4096]), Err(Errno::NOMEM), "that makes two of one");
+    std::thread::spawn(|| ()).join().unwrap();
+    guest.ask(Op::Unmap, 0, 0, &[at(0), 4096]).unwrap();
+    guest.ask(Op::Map, 0, file, &[0, 4096, at(refused)]).unwrap();
+}
+
+#[test]
 fn truncation_by_others_is_noticed() {
     use crate::services::window::Access;
     let guest = Guest::new("shared");

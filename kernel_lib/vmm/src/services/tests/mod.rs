@@ -90,7 +90,7 @@ impl Guest {
         memory.publish_window(DAX_WINDOW + (4 << 20)).unwrap();
         let machine = Arc::new(NoMachine::default());
         let events = Arc::new(Events::new(memory.clone(), machine.clone()));
-        let handles = Handles::default();
+        let handles = Handles::new(1 << 20);
         handles.plan(TREE, Handle::new(open(&directory), Kind::Tree));
         let (notices, inbox) = channel();
         let host = Arc::new(Host {
