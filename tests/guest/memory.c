@@ -473,6 +473,55 @@ CASE(brk_moves)
 	yes("far too much is refused", (char *)syscall(SYS_brk, start + (1UL << 46)) == start + 5 * PAGE);
 }
 
+CASE(brk_swings)
+{
+	enum { PAGES = 48 };
+	char *base = (char *)(((unsigned long)syscall(SYS_brk, 0) + PAGE - 1) & -PAGE);
+	int dirty = 0, moved = 0;
+
+	for (int round = 0; round < 50; round++) {
+		moved += (char *)syscall(SYS_brk, base + PAGES * PAGE) != base + PAGES * PAGE;
+		for (int page = 0; page < PAGES; page++) {
+			dirty += base[page * PAGE] != 0 || base[page * PAGE + PAGE - 1] != 0;
+			base[page * PAGE] = base[page * PAGE + PAGE - 1] = 1;
+		}
+		for (int page = PAGES - 16; page >= 0; page -= 16)
+			moved += (char *)syscall(SYS_brk, base + page * PAGE) != base + page * PAGE;
+	}
+	say("moved otherwise %d times, old contents %d times", moved, dirty);
+
+	/* What is mapped there instead is new, and so is a heap that comes back after that, or only in a forked child. */
+	char *other = mmap(base + PAGE, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	yes("mapped above the break", other == base + PAGE);
+	say("which is %d", other[0]);
+	touch("beside it", base, LOAD);
+	munmap(other, PAGE);
+	for (int round = 0; round < 10; round++) {
+		syscall(SYS_brk, base + PAGES * PAGE);
+		memset(base, 1, PAGES * PAGE);
+		pid_t child = round == 8 ? fork() : -1;
+		if (child == 0)
+			pause();
+		syscall(SYS_brk, base);
+		if (round == 7 && (child = fork()) == 0) {
+			touch("in a child", base, LOAD);
+			syscall(SYS_brk, base + PAGES * PAGE);
+			say("and then %d", base[0]);
+			_exit(0);
+		}
+		if (child > 0) {
+			if (round == 8) {
+				syscall(SYS_brk, base + PAGES * PAGE);
+				say("shared with a child before: %d", base[PAGE]);
+				kill(child, SIGKILL);
+			}
+			reap(child);
+		}
+	}
+	usleep(200000);
+	touch("some time later", base, LOAD);
+}
+
 static unsigned long large_sum(const char *memory)
 {
 	unsigned long sum = 0;

@@ -624,6 +624,24 @@ impl PageTable {
         }
     }
 
+    /// Makes pages of `[start, end)` read as zeros: those with these rights that nobody shares. Others are taken away.
+    pub fn blank(&mut self, start: u64, end: u64, rights: Rights, flush: &mut Flush) {
+        let mut others = Vec::new();
+        self.each(start, end, |address, entry| {
+            // SAFETY: as in map.
+            let found = Self::describe(unsafe { entry.read_volatile() });
+            if found.ram && found.references == 1 && found.rights == rights {
+                // SAFETY: a whole page of RAM, which this space alone has. A thread that writes it meanwhile harms its own data only.
+                unsafe { core::ptr::write_bytes(phys::pointer::<u8>(found.address), 0, 4096) };
+            } else {
+                others.push(address);
+            }
+        });
+        for address in others {
+            self.unmap(address, address + 4096, flush);
+        }
+    }
+
     /// Takes pages away; they rest in `flush`. When very many rest there, they are flushed on the way.
     pub fn unmap(&mut self, start: u64, end: u64, flush: &mut Flush) {
         let mut at = start;

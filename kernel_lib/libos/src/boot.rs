@@ -79,6 +79,7 @@ fn control_task(_: usize) -> ! {
     loop {
         let _ = CONTROL.wait(crate::wait::Interruptible::No, release_at, || WAITS.swap(false, Ordering::SeqCst).then_some(()));
         control::handle_all();
+        crate::mm::heap::give_up(hal::time::monotonic());
         if release_at.is_none_or(|at| hal::time::monotonic() >= at) {
             release_at = reclaim::release();
         }

@@ -1,4 +1,4 @@
-//! mmap(2), munmap(2), mprotect(2), brk(2).
+//! mmap(2), munmap(2), mprotect(2).
 
 use super::fault::{fill_anonymous, worth_copies};
 use super::space::{page_rights, AddressSpace, Inner, Leftovers};
@@ -13,9 +13,8 @@ use hal::paging::{Entry, Rights};
 
 /// vm.max_map_count.
 const MAX_VMAS: usize = 65530;
-/// Anonymous mappings up to this size are mapped whole at once, as is what brk adds: a fault costs more than all their pages.
+/// Anonymous mappings up to this size are mapped whole at once: a fault costs more than all their pages.
 const EAGER: u64 = 16 * PAGE_SIZE;
-const EAGER_BRK: u64 = 34 * PAGE_SIZE;
 /// What a new thread touches at the top of its stack.
 const EAGER_STACK: u64 = 8 * PAGE_SIZE;
 /// Free room below a file mapping that mmap places, for the trampolines of its patched system calls: within reach of a JMP, and at
@@ -199,36 +198,6 @@ impl AddressSpace {
                 at = stop;
             }
             Ok(())
-        })
-    }
-
-    /// brk(2): the end of the data segment after the call, which is the old one when the request cannot be met.
-    pub fn brk(&self, wanted: u64, limits: &Limits) -> u64 {
-        reclaim::prepare(EAGER_BRK / PAGE_SIZE);
-        self.edit(|inner, left| {
-            let (base, now) = (inner.layout.start_brk, inner.brk);
-            if wanted < base || wanted > LIBOS_BASE {
-                return now;
-            }
-            let (old_end, new_end) = (now.next_multiple_of(PAGE_SIZE), wanted.next_multiple_of(PAGE_SIZE));
-            if new_end < old_end {
-                take_out(inner, left, new_end, old_end);
-            } else if new_end > old_end {
-                let data = wanted - base + (inner.layout.end_data - inner.layout.start_data);
-                let bytes = new_end - old_end;
-                let free = inner.map.is_free(old_end, new_end)
-                    && inner.map.above(new_end).is_none_or(|next| !next.flags.has(Flags::GROWS_DOWN) || next.start - new_end >= STACK_GAP);
-                if data > limits.data || !free || reclaim::is_overcommit(bytes) || check_growth(inner, bytes, 0, true, limits).is_err() {
-                    return now;
-                }
-                let flags = Flags::HEAP.with(inner.lock_future.map_or(Flags::default(), |_| Flags::LOCKED));
-                let mut vma = Vma::new(old_end, new_end, Rights::READ_WRITE, flags, Backing::Anonymous);
-                vma.name = "[heap]";
-                inner.map.insert(vma);
-                let _ = fill_anonymous(&mut inner.table, old_end, new_end.min(old_end + EAGER_BRK), u64::MAX, Rights::READ_WRITE);
-            }
-            inner.brk = wanted;
-            wanted
         })
     }
 }

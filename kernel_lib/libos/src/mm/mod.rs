@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! vma     what is mapped where: a pure interval map            space   AddressSpace: the map, the page table, the accounts
-//! map     mmap, munmap, mprotect, brk        remap   mremap    advise  madvise, mincore, msync, mlock
+//! map     mmap, munmap, mprotect    heap    brk    remap   mremap    advise  madvise, mincore, msync, mlock
 //! fault   page faults, mapping ahead         fork    copies    pin     frames for the host, memory of other processes
 //! shmem   pages of tmpfs, memfd, shared anonymous memory       sysv    shmget family
 //! exec    a program's image: elf (headers), stack (argv, envp, auxv), vdso    patch   system calls as calls
@@ -23,6 +23,7 @@ pub mod elf;
 pub mod exec;
 mod fault;
 mod fork;
+pub mod heap;
 pub mod map;
 mod patch;
 mod pin;

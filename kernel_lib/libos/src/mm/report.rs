@@ -96,7 +96,7 @@ impl AddressSpace {
         let own = inner.layout.start_code..inner.layout.end_code;
         usage.executable = (own.end.next_multiple_of(PAGE_SIZE) - (own.start & !(PAGE_SIZE - 1))).min(totals.bytes);
         usage.libraries = totals.executable.saturating_sub(usage.executable);
-        let (ram, window) = inner.table.resident();
+        let (ram, window) = inner.resident();
         usage.resident_file = window as u64 * PAGE_SIZE;
         for vma in inner.map.iter().filter(|vma| vma.shared()) {
             inner.table.scan(vma.start, vma.end, |_, entry| usage.resident_shared += u64::from(entry.ram) * PAGE_SIZE);

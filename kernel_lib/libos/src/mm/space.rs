@@ -45,9 +45,16 @@ pub(super) struct Inner {
     pub peak_resident: usize,
     pub peak_bytes: u64,
     pub patches: super::patch::Patches,
+    pub heap: super::heap::Heap,
 }
 
 impl Inner {
+    /// Pages of RAM and of the window that the program has.
+    pub fn resident(&mut self) -> (usize, usize) {
+        let (ram, window) = self.table.resident();
+        (ram - self.kept_pages(), window)
+    }
+
     pub fn note_peaks(&mut self) {
         let (ram, window) = self.table.resident();
         self.peak_resident = self.peak_resident.max(ram + window);
@@ -96,6 +103,7 @@ impl AddressSpace {
             peak_resident: 0,
             peak_bytes: 0,
             patches: super::patch::Patches::default(),
+            heap: super::heap::Heap::default(),
         };
         let space = Arc::new(Self {
             inner: Mutex::new(inner),
@@ -120,6 +128,14 @@ impl AddressSpace {
 
     /// Runs an edit under the lock, makes its removals effective, then drops what it took out.
     pub(super) fn edit<T>(&self, change: impl FnOnce(&mut Inner, &mut Leftovers) -> T) -> T {
+        self.edit_heap(|inner, left| {
+            inner.give_up_kept(left);
+            change(inner, left)
+        })
+    }
+
+    /// As [`Self::edit`], for an edit of the heap: what is kept above the break stays.
+    pub(super) fn edit_heap<T>(&self, change: impl FnOnce(&mut Inner, &mut Leftovers) -> T) -> T {
         let mut left = Leftovers::default();
         let mut inner = self.inner.lock();
         let result = change(&mut inner, &mut left);
@@ -145,7 +161,7 @@ impl AddressSpace {
 
     /// Bytes mapped to RAM frames and to file pages.
     pub fn resident(&self) -> (u64, u64) {
-        let (ram, window) = self.inner.lock().table.resident();
+        let (ram, window) = self.inner.lock().resident();
         (ram as u64 * PAGE_SIZE, window as u64 * PAGE_SIZE)
     }
 
