@@ -82,12 +82,14 @@ class Completed:
 
 
 def configuration(args: Sequence[str], **changes: Any) -> dict[str, Any]:
-    """A config.json. ``changes``: cwd, env, uid, gid, terminal, hostname, mounts (added), readonly, memory."""
+    """A config.json. ``changes``: cwd, env, uid, gid, terminal, hostname, mounts (added), readonly, memory,
+    capabilities (added)."""
     environment = {**ENVIRONMENT, **changes.pop("env", {})}
     mounts = [*MOUNTS, *changes.pop("mounts", ())]
     resources: dict[str, Any] = {}
     if memory := changes.pop("memory", None):
         resources["memory"] = {"limit": memory}
+    capabilities = [*CAPABILITIES, *changes.pop("capabilities", ())]
     document = {
         "ociVersion": "1.0.2",
         "process": {
@@ -96,7 +98,7 @@ def configuration(args: Sequence[str], **changes: Any) -> dict[str, Any]:
             "args": list(args),
             "env": [f"{name}={value}" for name, value in environment.items()],
             "cwd": changes.pop("cwd", "/"),
-            "capabilities": {kind: list(CAPABILITIES) for kind in ("bounding", "effective", "permitted")},
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             "rlimits": [{"type": kind, "soft": soft, "hard": hard} for kind, (soft, hard) in RLIMITS.items()],
             "noNewPrivileges": False,
         },
@@ -167,7 +169,9 @@ def busybox_bundle(path: Path, programs: Sequence[Path] = ()) -> Bundle:
         if applet != "busybox":
             (bundle.rootfs / "bin" / applet).symlink_to("busybox")
     for program in programs:
-        shutil.copy2(program, bundle.rootfs / "bin" / program.name)
+        target = bundle.rootfs / "bin" / program.name
+        target.unlink(missing_ok=True)  # an applet's link
+        shutil.copy2(program, target)
         for library in libraries(program):
             target = bundle.rootfs / str(library).lstrip("/")
             target.parent.mkdir(parents=True, exist_ok=True)

@@ -22,6 +22,8 @@ pub enum Kind {
     /// Standard input or output; never made nonblocking, because others share the open file description.
     Stream,
     Socket,
+    /// A socket of rtnetlink(7), which takes messages that were looked at only.
+    Netlink,
     Inotify,
 }
 

@@ -192,6 +192,27 @@ pub fn ioctl<const N: usize>(fd: BorrowedFd<'_>, request: u64, buffer: &mut Byte
     check(unsafe { libc::ioctl(fd.as_raw_fd(), request as libc::Ioctl, buffer.storage.0.as_mut_ptr()) } as isize)
 }
 
+/// sizeof(struct rtentry), and where its pointer to the device's name is. A struct in6_rtmsg ends before that.
+const ROUTE: usize = 120;
+const ROUTE_DEVICE: usize = 88;
+/// A struct rtentry or in6_rtmsg, and behind the former the device's name (empty: none).
+pub type Route = Bytes<{ ROUTE + 16 }>;
+
+/// SIOCADDRT or SIOCDELRT. Whatever pointer the guest left in it is replaced.
+pub fn change_route(fd: BorrowedFd<'_>, request: u64, route: &mut Route) -> Answer<()> {
+    let (entry, device) = route.storage.0.split_at_mut(ROUTE);
+    if let Some(end) = device.last_mut() {
+        *end = 0;
+    }
+    let named = device.first().is_some_and(|byte| *byte != 0);
+    let address = if named { device.as_ptr() as u64 } else { 0 };
+    if let Some(pointer) = entry.get_mut(ROUTE_DEVICE..ROUTE_DEVICE + 8) {
+        pointer.copy_from_slice(&address.to_ne_bytes());
+    }
+    // SAFETY: the structure lies in `route`, and its only pointer leads to a string there.
+    check(unsafe { libc::ioctl(fd.as_raw_fd(), request as libc::Ioctl, route.storage.0.as_mut_ptr()) } as isize).map(drop)
+}
+
 /// SIOCGIFCONF into `list`.
 pub fn interface_addresses<const N: usize>(fd: BorrowedFd<'_>, list: &mut Bytes<N>) -> Answer<()> {
     #[repr(C)]

@@ -17,7 +17,7 @@
 pub mod descriptors;
 pub(crate) mod landlock;
 mod namespaces;
-mod privileges;
+pub(crate) mod privileges;
 mod root;
 pub mod seccomp;
 
@@ -44,6 +44,8 @@ pub struct Jailed {
     cell: Option<root::Cell>,
     /// /proc/net of the container's network namespace, where there is a proc.
     network: Option<OwnedFd>,
+    /// The container may change that namespace.
+    pub network_is_own: bool,
 }
 
 /// Steps 1 to 3.
@@ -56,15 +58,19 @@ pub fn enter(
     if !plan.enabled {
         namespaces::join_network_only(namespaces)?;
         let network = root::network_directory();
-        return Ok(Jailed { has_proc: root::enter_descriptor_directory(), enabled: false, cell: None, network });
+        return Ok(Jailed { has_proc: root::enter_descriptor_directory(), enabled: false, cell: None, network, network_is_own: false });
     }
     privileges::set_label(plan)?;
+    let of_runtime = namespaces::network();
     let own_mounts = namespaces::enter(namespaces, container)?;
+    // The one that the runtime is in is the host's, or that of many.
+    let bounding = container.process.capabilities.bounding;
+    let network_is_own = namespaces::network() != of_runtime && privileges::may_change_network(bounding);
     let network = root::network_directory();
     let cell = if own_mounts { Some(root::exchange(&container.mounts, trees)?) } else { None };
     let has_proc = cell.as_ref().map_or_else(root::enter_descriptor_directory, root::Cell::has_proc);
-    privileges::drop_all(plan, container.process.capabilities.bounding)?;
-    Ok(Jailed { has_proc, enabled: true, cell, network })
+    privileges::drop_all(plan, bounding, network_is_own)?;
+    Ok(Jailed { has_proc, enabled: true, cell, network, network_is_own })
 }
 
 impl Jailed {

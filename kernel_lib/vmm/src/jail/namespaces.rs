@@ -54,6 +54,11 @@ fn link_type(kind: NamespaceKind) -> LinkNameSpaceType {
     }
 }
 
+/// Which network namespace the process is in; None: there is no proc to say.
+pub fn network() -> Option<(u64, u64)> {
+    rustix::fs::stat("/proc/self/ns/net").ok().map(|found| (found.st_dev, found.st_ino))
+}
+
 /// What a new namespace of a kind is worth here. The VMM has no use for time and process-id namespaces: the guest keeps its own.
 fn new_flag(kind: NamespaceKind) -> UnshareFlags {
     match kind {

@@ -14,6 +14,8 @@ const FILES: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::SETFCAP);
 /// Kept only where the container may use them itself.
 const IF_CONTAINER_HAS: CapabilitySet = CapabilitySet::NET_BIND_SERVICE.union(CapabilitySet::NET_RAW).union(CapabilitySet::MKNOD);
+/// Kept where the container has it and a network namespace of its own; in effect only during [`as_network_administrator`].
+const NETWORK: CapabilitySet = CapabilitySet::NET_ADMIN;
 const LAST_CAPABILITY: u32 = 63;
 
 /// Changes the security label of this process, as the plan asks.
@@ -31,11 +33,17 @@ pub fn set_label(plan: &Jail) -> Result<(), HostError> {
     Ok(())
 }
 
+/// Whether a container with this bounding set may change a network namespace of its own.
+pub fn may_change_network(bounding: u64) -> bool {
+    CapabilitySet::from_bits_retain(bounding).contains(NETWORK)
+}
+
 /// All but CAP_SYS_CHROOT, which goes last ([`drop_chroot`]).
-pub fn drop_all(plan: &Jail, bounding: u64) -> Result<(), HostError> {
+pub fn drop_all(plan: &Jail, bounding: u64, network_is_own: bool) -> Result<(), HostError> {
     set_limits();
     rustix::thread::set_no_new_privs(true).during(Kind::Jail, "no_new_privs")?;
-    let kept = FILES.union(IF_CONTAINER_HAS & CapabilitySet::from_bits_retain(bounding));
+    let network = if network_is_own { NETWORK } else { CapabilitySet::empty() };
+    let kept = FILES.union(IF_CONTAINER_HAS & CapabilitySet::from_bits_retain(bounding)).union(network);
     let has = rustix::thread::capabilities(None).during(Kind::Jail, "capget")?;
     // A process without SETPCAP has nothing in its bounding set that it could gain: no_new_privs is set.
     if has.effective.contains(CapabilitySet::SETPCAP) {
@@ -47,7 +55,7 @@ pub fn drop_all(plan: &Jail, bounding: u64) -> Result<(), HostError> {
     }
     change_ids(plan, has.effective)?;
     let left = kept.union(CapabilitySet::SYS_CHROOT) & has.permitted;
-    let sets = CapabilitySets { effective: left, permitted: left, inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: left - NETWORK, permitted: left, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).during(Kind::Jail, "capset")?;
     let _ = rustix::thread::clear_ambient_capability_set();
     // No core dumps with the guest's memory, no tracing by others of the same user.
@@ -58,8 +66,22 @@ pub fn drop_all(plan: &Jail, bounding: u64) -> Result<(), HostError> {
 pub fn drop_chroot() -> Result<(), HostError> {
     let has = rustix::thread::capabilities(None).during(Kind::Jail, "capget")?;
     let left = has.permitted - CapabilitySet::SYS_CHROOT;
-    let sets = CapabilitySets { effective: left, permitted: left, inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: left - NETWORK, permitted: left, inheritable: CapabilitySet::empty() };
     rustix::thread::set_capabilities(None, sets).during(Kind::Jail, "capset")
+}
+
+/// Acts with CAP_NET_ADMIN, as far as this process was left with it: the kernel says what it thinks of the rest.
+pub fn as_network_administrator<T>(act: impl FnOnce() -> T) -> T {
+    let Ok(usual) = rustix::thread::capabilities(None) else { return act() };
+    let raised = CapabilitySets { effective: usual.effective | NETWORK & usual.permitted, ..usual };
+    if rustix::thread::set_capabilities(None, raised).is_err() {
+        return act();
+    }
+    let outcome = act();
+    if rustix::thread::set_capabilities(None, usual).is_err() {
+        std::process::abort(); // no thread goes on with more than it may have
+    }
+    outcome
 }
 
 fn set_limits() {

@@ -113,6 +113,9 @@ const SERVER: &[i64] = &[
     libc::SYS_getrandom,
     libc::SYS_geteuid,
     libc::SYS_memfd_create,
+    // CAP_NET_ADMIN for a moment, where it was kept.
+    libc::SYS_capget,
+    libc::SYS_capset,
 ];
 
 /// It also looks at the size of mapped files that others have changed.
@@ -185,7 +188,13 @@ mod request {
         0x8927,
         0x8933,
         0x8942,
+        0x8954,
         0x8970,
+    ];
+    /// Changes of the network (netdevice(7), and of routes, neighbours, bridges): the kernel asks for CAP_NET_ADMIN.
+    pub const NETWORK: &[u64] = &[
+        0x890b, 0x890c, 0x8914, 0x8916, 0x8918, 0x891a, 0x891c, 0x8922, 0x8923, 0x8924, 0x8931, 0x8932, 0x8936, 0x8943, 0x8953, 0x8955,
+        0x89a0, 0x89a1, 0x89a2, 0x89a3,
     ];
     pub const TIOCGWINSZ: u64 = 0x5413;
 }
@@ -221,6 +230,7 @@ fn server(rules: &mut Rules) -> Result<(), HostError> {
         rules.entry(libc::SYS_socket).or_default().push(condition(0, SeccompCmpOp::Eq, family as u64)?);
     }
     controls(rules, request::DEVICES)?;
+    controls(rules, request::NETWORK)?;
     controls(rules, &[request::KVM_SIGNAL_MSI, request::KVM_SET_USER_MEMORY_REGION, request::KVM_SET_NR_MMU_PAGES])
 }
 

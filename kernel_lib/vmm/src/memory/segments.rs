@@ -88,6 +88,19 @@ impl GuestMemory {
         Ok(IoVectors { vectors, bytes, _memory: self })
     }
 
+    /// A copy of what the segments hold, `most` bytes at most.
+    pub fn gather(&self, list: u64, count: u32, most: u64) -> Result<Vec<u8>, Fault> {
+        let mut bytes = Vec::new();
+        for index in 0..u64::from(count) {
+            let segment: Segment = self.read(list.checked_add(index * size_of::<Segment>() as u64).ok_or(Fault)?)?;
+            let start = bytes.len();
+            let end = segment.bytes.checked_add(start as u64).filter(|end| *end <= most).ok_or(Fault)?;
+            bytes.resize(end as usize, 0);
+            self.read_into(segment.gpa, bytes.get_mut(start..).unwrap_or_default())?;
+        }
+        Ok(bytes)
+    }
+
     /// A range of RAM.
     pub fn vector(&self, gpa: u64, bytes: u64) -> Result<IoVectors<'_>, Fault> {
         let vector = libc::iovec { iov_base: self.ram(gpa, bytes)?.cast(), iov_len: bytes as usize };
@@ -115,7 +128,12 @@ mod tests {
         assert!(memory.vectors(0x1000, 2, Reach::Ram).is_err());
         assert!(memory.vectors(0x1000, u32::MAX, Reach::Ram).is_err());
         assert!(memory.vectors(u64::MAX - 3, 1, Reach::Ram).is_err());
+        assert!(memory.gather(0x1000, 2, 64).is_err());
         memory.write(0x1010, &Segment { gpa: 0x3000, bytes: 16 }).unwrap();
+        memory.write_bytes(0x2000, b"sixteen bytes of").unwrap();
+        assert_eq!(memory.gather(0x1000, 2, 32).unwrap(), *b"sixteen bytes of\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0");
+        assert!(memory.gather(0x1000, 2, 31).is_err());
+        assert!(memory.gather(u64::MAX - 3, 1, 32).is_err());
         let mut vectors = memory.vectors(0x1000, 2, Reach::RamOrWindow).unwrap();
         vectors.truncate(20);
         assert_eq!((vectors.len(), vectors.bytes()), (2, 20));

@@ -36,6 +36,9 @@ impl Host {
 
     pub(super) fn write(&self, request: &Request, worker: &Worker<'_>) -> Answer {
         let handle = self.handles.get(request.handle)?;
+        if handle.kind == Kind::Netlink {
+            return Err(Errno::OPNOTSUPP); // `send` looks at what is said
+        }
         let vectors = self.memory.vectors(request.segments, request.segment_count, Reach::RamOrWindow).map_err(fault)?;
         let [offset, append, stat_to, ..] = request.args;
         if vectors.bytes() >= LARGE_WRITE {

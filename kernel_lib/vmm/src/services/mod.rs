@@ -9,6 +9,7 @@ pub mod guest_memory;
 mod locks;
 mod lookup;
 mod names;
+mod netlink;
 pub mod notify;
 mod report;
 mod socket_control;
@@ -55,6 +56,8 @@ pub struct Host {
     pub has_proc: bool,
     /// /proc/net of the container's network namespace.
     pub network: Option<OwnedFd>,
+    /// That namespace is the container's to change, for those of its processes that may.
+    pub network_is_own: bool,
 }
 
 /// A request, copied out of its slot.

@@ -1,19 +1,23 @@
 //! socket, accept, send, receive, watch. Sockets are the host's, in the container's network namespace, and never block.
 
+use std::io::IoSlice;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
 use abi::request::{NETWORK_TABLES, SOCKET_TABLE};
 use rustix::fs::{Mode, OFlags};
-use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, Protocol, SendAncillaryBuffer, SendFlags, SocketFlags, SocketType};
 
-use super::{fault, Answer, Errno, Host, Reply, Request};
+use super::{fault, netlink, Answer, Errno, Host, Reply, Request};
 use crate::handles::{Handle, Kind};
+use crate::jail::privileges;
 use crate::memory::Reach;
 use crate::memory_sys::{self, Address, ControlData};
 
 const NETLINK_ROUTE: u32 = 0;
 const MAX_TABLE: u64 = 4 << 20;
+/// Most bytes of netlink messages that are sent together.
+const MAX_BATCH: u64 = 256 << 10;
 /// What a guest may say; the rest is either the library OS's business or would hand kernel objects around (zero copy, descriptors).
 const SEND_FLAGS: i32 = libc::MSG_OOB | libc::MSG_DONTROUTE | libc::MSG_EOR | libc::MSG_MORE | libc::MSG_CONFIRM;
 const RECEIVE_FLAGS: i32 = libc::MSG_OOB | libc::MSG_PEEK | libc::MSG_TRUNC | libc::MSG_ERRQUEUE;
@@ -35,7 +39,7 @@ fn control_is_allowed(mut data: &[u8]) -> bool {
 impl Host {
     pub(super) fn socket_handle(&self, number: u32) -> Result<Arc<Handle>, Errno> {
         let handle = self.handles.get(number)?;
-        if handle.kind == Kind::Socket {
+        if matches!(handle.kind, Kind::Socket | Kind::Netlink) {
             Ok(handle)
         } else {
             Err(Errno::NOTSOCK)
@@ -80,8 +84,14 @@ impl Host {
             _ => return Err(Errno::SOCKTNOSUPPORT),
         };
         let protocol = rustix::net::RawProtocol::new(protocol).map(Protocol::from_raw);
-        let fd = rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, protocol)?;
-        Ok(Reply::of(u64::from(self.handles.open(Handle::new(fd, Kind::Socket))?)))
+        let make = || rustix::net::socket_with(family, kind, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC, protocol);
+        let handle = if family == AddressFamily::NETLINK {
+            // The kernel asks for the capability of who made the socket, and of who sends: see `say`.
+            Handle::new(self.administering(true, make)?, Kind::Netlink)
+        } else {
+            Handle::new(make()?, Kind::Socket)
+        };
+        Ok(Reply::of(u64::from(self.handles.open(handle)?)))
     }
 
     /// An address that the guest passes in.
@@ -105,6 +115,9 @@ impl Host {
     pub(super) fn send(&self, request: &Request) -> Answer {
         let [name, name_bytes, control, control_bytes, ..] = request.args;
         let handle = self.socket_handle(request.handle)?;
+        if handle.kind == Kind::Netlink {
+            return self.say(&handle, request);
+        }
         let vectors = self.memory.vectors(request.segments, request.segment_count, Reach::RamOrWindow).map_err(fault)?;
         let mut address = self.address_in(name, name_bytes)?;
         let mut data = ControlData::sized(control_bytes)?;
@@ -114,6 +127,38 @@ impl Host {
         }
         let flags = i32::from(request.flags()) & SEND_FLAGS | libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         memory_sys::send(handle.as_fd(), &vectors, &mut address, &mut data, flags).map(Reply::of)
+    }
+
+    /// Messages of rtnetlink, one by one as [`netlink::messages`] has them.
+    fn say(&self, handle: &Handle, request: &Request) -> Answer {
+        let [name, name_bytes, .., administers, _] = request.args;
+        let address = self.address_in(name, name_bytes)?;
+        match address.as_slice() {
+            // struct sockaddr_nl: to the kernel only.
+            [] => {}
+            [low, high, _, _, to @ ..] if to.len() >= 8 && u16::from_ne_bytes([*low, *high]) == libc::AF_NETLINK as u16 => {
+                if to.iter().take(8).any(|byte| *byte != 0) {
+                    return Err(Errno::PERM);
+                }
+            }
+            _ => return Err(Errno::INVAL),
+        }
+        let batch = self.memory.gather(request.segments, request.segment_count, MAX_BATCH).map_err(fault)?;
+        for message in netlink::messages(&batch) {
+            let send =
+                || rustix::net::sendmsg(handle, &[IoSlice::new(&message.bytes)], &mut SendAncillaryBuffer::default(), SendFlags::DONTWAIT);
+            self.administering(message.changes && administers == 1, send)?;
+        }
+        Ok(Reply::of(batch.len() as u64))
+    }
+
+    /// With CAP_NET_ADMIN, if it is `asked` for and the network namespace is the container's own.
+    pub(super) fn administering<T>(&self, asked: bool, act: impl FnOnce() -> T) -> T {
+        if asked && self.network_is_own {
+            privileges::as_network_administrator(act)
+        } else {
+            act()
+        }
     }
 
     pub(super) fn receive(&self, request: &Request) -> Answer {

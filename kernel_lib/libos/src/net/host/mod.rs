@@ -20,7 +20,7 @@ mod transfer;
 use super::message::{Incoming, Outgoing, Wait, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
 use super::options::Options;
 use super::socket::{Socket, AF_INET, AF_INET6, AF_NETLINK, SOCK_DGRAM, SOCK_RAW, SOCK_SEQPACKET, SOCK_STREAM};
-use crate::errno::{Errno, EACCES, EAFNOSUPPORT, EAGAIN, EBADF, EINVAL, ENOTCONN, ENOTTY, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT};
+use crate::errno::{Errno, EACCES, EAFNOSUPPORT, EAGAIN, EBADF, EINVAL, ENOTCONN, EPERM, EPROTONOSUPPORT, ESOCKTNOSUPPORT};
 use crate::fs::Events;
 use crate::host::{self, ReadyListener};
 use crate::ipc::links::{capable, CAP_NET_RAW};
@@ -34,9 +34,10 @@ use alloc::vec::Vec;
 use core::any::Any;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, Ordering};
 use hal::sync::SpinLock;
-use linux_abi::capability::CAP_NET_BIND_SERVICE;
+use linux_abi::capability::{CAP_NET_ADMIN, CAP_NET_BIND_SERVICE};
 use local::LocalEnd;
 use ready::Readiness;
+use request::With;
 
 const NETLINK_ROUTE: i32 = 0;
 const IPPROTO_TCP: i32 = 6;
@@ -61,6 +62,8 @@ pub struct HostSocket {
     domain: i32,
     kind: i32,
     protocol: i32,
+    /// A netlink socket of a process that had CAP_NET_ADMIN.
+    made_by_administrator: bool,
     handle: AtomicU32,
     making: Mutex<()>,
     closed: AtomicBool,
@@ -118,6 +121,7 @@ impl HostSocket {
             domain,
             kind,
             protocol,
+            made_by_administrator: domain == AF_NETLINK && capable(CAP_NET_ADMIN),
             handle: AtomicU32::new(NO_HANDLE),
             making: Mutex::new(()),
             closed: AtomicBool::new(false),
@@ -210,6 +214,9 @@ impl HostSocket {
     fn send_host(&self, message: &mut Outgoing<'_, '_>, wait: &Wait) -> SysResult {
         let handle = self.handle()?;
         let flags = message.flags & !(MSG_DONTWAIT | MSG_NOSIGNAL);
+        // netlink(7): who made the socket needs the capability, and who sends.
+        let administers = self.made_by_administrator && capable(CAP_NET_ADMIN);
+        let with = With { flags, address: message.address, control: &message.control, administers };
         let start = message.buffer.done();
         let whole = self.is_message();
         let deadline = wait.deadline();
@@ -217,7 +224,7 @@ impl HostSocket {
             let offered = message.buffer.remaining();
             let done = message.buffer.done() - start;
             let mark = self.readiness.begin();
-            match transfer::send(handle, message.buffer, whole, flags, message.address, &message.control) {
+            match transfer::send(handle, message.buffer, whole, &with) {
                 Ok(sent) if whole => return Ok(sent),
                 Ok(sent) => {
                     if sent < offered {
@@ -323,13 +330,7 @@ impl HostSocket {
                 }
                 hal::user::write(argument, &(interfaces.len() as u32))?;
             }
-            0x8910..=0x8970 => {
-                let mut interface = alloc::vec![0; IFREQ];
-                hal::user::read_bytes(argument, &mut interface)?;
-                request::ioctl(handle, request, &mut interface)?;
-                hal::user::write_bytes(argument, &interface)?;
-            }
-            _ => return Err(ENOTTY),
+            _ => return interfaces::control(handle, self.domain, request, argument),
         }
         Ok(0)
     }

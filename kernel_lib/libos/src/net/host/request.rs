@@ -97,9 +97,19 @@ pub fn accept(handle: u32) -> Result<(u32, Vec<u8>), Errno> {
     Ok((answer.value as u32, buffer))
 }
 
-pub fn send(handle: u32, segments: &[Segment], flags: u32, address: Option<&[u8]>, control: &[u8]) -> Result<usize, Errno> {
+/// What goes with the data of a send.
+pub struct With<'a> {
+    pub flags: u32,
+    pub address: Option<&'a [u8]>,
+    pub control: &'a [u8],
+    /// Changes of the network are made with CAP_NET_ADMIN.
+    pub administers: bool,
+}
+
+pub fn send(handle: u32, segments: &[Segment], with: &With<'_>) -> Result<usize, Errno> {
+    let &With { flags, address, control, administers } = with;
     let address = address.map(<[u8]>::to_vec).unwrap_or_default();
-    let args = [place(&address), address.len() as u64, place(control), control.len() as u64, 0, 0];
+    let args = [place(&address), address.len() as u64, place(control), control.len() as u64, administers.into(), 0];
     host::call(&Request::new(Op::Send, handle, args).with_flags(flags as u16), segments).map(|answer| answer.value as usize)
 }
 
@@ -143,7 +153,12 @@ pub fn readiness(handle: u32) -> Result<u32, Errno> {
 
 /// `argument` goes in and comes back.
 pub fn ioctl(handle: u32, request: u32, argument: &mut Vec<u8>) -> Result<usize, Errno> {
-    let args = [u64::from(request), place(argument), argument.len() as u64, 0, 0, 0];
+    ioctl_as(false, handle, request, argument)
+}
+
+/// `administers`: with CAP_NET_ADMIN.
+pub fn ioctl_as(administers: bool, handle: u32, request: u32, argument: &mut Vec<u8>) -> Result<usize, Errno> {
+    let args = [u64::from(request), place(argument), argument.len() as u64, administers.into(), 0, 0];
     let answer = plain(&Request::new(Op::Ioctl, handle, args))?;
     if request == SIOCGIFCONF {
         argument.truncate(answer.value as usize);

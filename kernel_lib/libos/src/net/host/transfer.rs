@@ -1,7 +1,7 @@
 //! Bytes between programs and host sockets. Short messages are copied through a scratch page or two, which is cheaper than finding out
 //! where the program's pages are; long ones go straight between the program's frames and the host.
 
-use super::request::{self, Received};
+use super::request::{self, Received, With};
 use crate::errno::{Errno, EFAULT, ENOMEM};
 use crate::io::IoBuffer;
 use crate::sched;
@@ -68,19 +68,12 @@ fn pinned(ranges: Vec<(u64, usize)>, write: bool) -> Result<crate::mm::Pinned, E
 }
 
 /// Sends what fits into one request. `whole`: a message that must not be split.
-pub fn send(
-    handle: u32,
-    buffer: &mut IoBuffer<'_>,
-    whole: bool,
-    flags: u32,
-    address: Option<&[u8]>,
-    control: &[u8],
-) -> Result<usize, Errno> {
+pub fn send(handle: u32, buffer: &mut IoBuffer<'_>, whole: bool, with: &With<'_>) -> Result<usize, Errno> {
     let want = buffer.remaining();
     let ranges = if want > BOUNCE { buffer.user_remaining() } else { Vec::new() };
     if !ranges.is_empty() {
         let pages = pinned(ranges, false)?;
-        let sent = request::send(handle, &pages.segments, flags, address, control)?;
+        let sent = request::send(handle, &pages.segments, with)?;
         buffer.advance(sent);
         return Ok(sent);
     }
@@ -93,7 +86,7 @@ pub fn send(
     }
     let mut segments = scratch.segments.clone();
     trim(&mut segments, ready);
-    match request::send(handle, &segments, flags, address, control) {
+    match request::send(handle, &segments, with) {
         Ok(sent) => {
             buffer.rewind(ready.saturating_sub(sent));
             Ok(sent)

@@ -48,6 +48,11 @@ fn jailed_server(host: Arc<Host>) -> Sender<(Request, Sender<Answer>)> {
     std::thread::spawn(move || {
         let tree = host.handles.get(TREE).unwrap();
         rustix::thread::set_no_new_privs(true).unwrap();
+        // This machine's network is to stay as it is.
+        let mut rights = rustix::thread::capabilities(None).unwrap();
+        rights.effective -= rustix::thread::CapabilitySet::NET_ADMIN;
+        rights.permitted -= rustix::thread::CapabilitySet::NET_ADMIN;
+        rustix::thread::set_capabilities(None, rights).unwrap();
         let network = host.network.as_ref().unwrap();
         crate::jail::landlock::restrict(&[std::os::fd::AsFd::as_fd(&*tree), std::os::fd::AsFd::as_fd(network)]);
         crate::jail::seccomp::Filter::new(crate::jail::seccomp::Thread::Server).unwrap().install().unwrap();
@@ -105,6 +110,7 @@ impl Guest {
             notifications: notify::Notifications::default(),
             has_proc: true,
             network: Some(open(std::path::Path::new("/proc/self/net"))),
+            network_is_own: true,
         });
         let server = jailed_server(host.clone());
         Self { host, server, directory, machine, _notices: inbox }
