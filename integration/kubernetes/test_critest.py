@@ -22,17 +22,13 @@ SUITE_SECONDS = 1500
 LEFT_OUT = r"\[Image Manager\]|public image|\[Benchmark\]|image should|images should"
 
 OPTION = "[k8s.io] Security Context NamespaceOption runtime should support"
-BUCKET = "[k8s.io] Security Context bucket runtime should support"
 PROPAGATION = "[k8s.io] Container Mount Propagation runtime should support mount propagation mount with"
 INSIDE = "mounts made inside are the machine's own"
-BRIDGE = "network devices cannot be made from inside (brctl addbr)"
 
 #: What runc passes and LiteBox does not, with the reason (docs/cri.md).
 DEVIATIONS = {
     f"{OPTION} PodPID": "the containers of a pod are machines of their own and share no processes",
     f"{PROPAGATION} 'rshared' should support propagation from host to container and vice versa": INSIDE,
-    f"{BUCKET} Privileged is true": BRIDGE,
-    f"{BUCKET} adding capability": BRIDGE,
 }
 
 NO_NEW_PRIVILEGES = r"""
