@@ -1,8 +1,8 @@
 //! Builds the VM, starts its threads and waits for its end.
 //!
 //! Order: plan → descriptors adopted, all others closed → VM built, image in it → jail → main thread, which starts the others → guest code.
-//! (Started ahead of its plan: the others closed → VM built, image in it → plan, descriptors.) What fails before the guest runs is told on `ready` and in the
-//! log, and ends the process with status 125.
+//! (Started ahead of its plan: the others closed → VM built, image in it, mount namespace → plan, descriptors.) What fails before the guest
+//! runs is told on `ready` and in the log, and ends the process with status 125.
 
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::atomic::AtomicU64;
@@ -86,15 +86,16 @@ fn prepare(socket: i32, kernel: &str) -> Result<i32, HostError> {
     let waited = crate::cgroup::begin_grace_period();
     // Without one, the runtime finds the socket closed, and says what is the matter itself.
     let Ok(base) = Base::build(None, INITIAL_RAM, kernel) else { return Ok(FAILED) };
+    let ahead = Ahead { base, cell: jail::prepare(), filters: Filters::compile()? };
     let Some(launch) = Launch::received(socket)? else { return Ok(0) };
     // The jail wants a process with one thread.
     let _ = waited.join();
-    serve(launch, Some(base))
+    serve(launch, Some(ahead))
 }
 
-fn serve(mut launch: Launch, base: Option<Base>) -> Result<i32, HostError> {
+fn serve(mut launch: Launch, ahead: Option<Ahead>) -> Result<i32, HostError> {
     let ready = Arc::new(Ready::new(launch.ready.take()));
-    build(launch, base, ready.clone()).and_then(run_on_main_thread).or_else(|error| ready.fail(error).map(|()| FAILED))
+    build(launch, ahead, ready.clone()).and_then(run_on_main_thread).or_else(|error| ready.fail(error).map(|()| FAILED))
 }
 
 /// What every VM has, whatever its container: address space and memory slots, the guest image, and a vCPU that is about to enter it.
@@ -138,16 +139,23 @@ impl Base {
     }
 }
 
+/// What takes no plan, done while there is none.
+struct Ahead {
+    base: Base,
+    cell: Option<jail::Cell>,
+    filters: Filters,
+}
+
 /// The process's first thread shows the container's root to the host (see `jail`): the VM is run by another.
 fn run_on_main_thread(built: Built) -> Result<i32, HostError> {
     let (confined, first_is_confined) = channel();
-    let enabled = built.plan.jail.enabled;
+    let (enabled, filter) = (built.plan.jail.enabled, built.filters.first.clone());
     let main = std::thread::Builder::new()
         .name("main".to_owned())
         .stack_size(STACK_BYTES)
         .spawn(move || start(built, &first_is_confined).and_then(Running::wait))
         .during(Kind::Host, "cannot start a thread")?;
-    jail::Jailed::confine_first(enabled)?;
+    jail::Jailed::confine_first(enabled, &filter)?;
     // It has failed already if it does not listen.
     let _ = confined.send(());
     main.join().unwrap_or_else(|_| Err(HostError::new(Kind::Host, "the main thread panicked")))
@@ -183,13 +191,14 @@ struct Built {
     dax_end: u64,
     doorbell: OwnedFd,
     jailed: jail::Jailed,
+    filters: Filters,
     trees: Vec<Tree>,
     streams: Vec<(u32, OwnedFd)>,
     control: Option<OwnedFd>,
     ready: Arc<Ready>,
 }
 
-fn build(launch: Launch, base: Option<Base>, ready: Arc<Ready>) -> Result<Built, HostError> {
+fn build(launch: Launch, ahead: Option<Ahead>, ready: Arc<Ready>) -> Result<Built, HostError> {
     let plan = launch.plan;
     signal::install()?;
     if let Some(session) = &plan.session {
@@ -197,6 +206,7 @@ fn build(launch: Launch, base: Option<Base>, ready: Arc<Ready>) -> Result<Built,
     }
     rustix::process::umask(rustix::fs::Mode::empty());
     let ram_end = plan.memory.min(INITIAL_RAM);
+    let (base, cell, filters) = ahead.map_or((None, None, None), |ahead| (Some(ahead.base), ahead.cell, Some(ahead.filters)));
     let Base { memory, machine, vcpu, image_end, entries, .. } =
         match base.filter(|base| base.memory.ram_end() == ram_end && base.kernel == plan.kernel) {
             Some(base) => base,
@@ -215,7 +225,12 @@ fn build(launch: Launch, base: Option<Base>, ready: Arc<Ready>) -> Result<Built,
             DescriptorKind::Stream => streams.push((handle, fd)),
         }
     }
-    let jailed = jail::enter(&plan.jail, launch.namespaces, &mut trees, &plan.container)?;
+    let jailed = jail::enter(&plan.jail, launch.namespaces, &mut trees, &plan.container, cell)?;
+    let filters = match filters {
+        _ if !plan.jail.enabled => Filters::default(),
+        Some(filters) => filters,
+        None => Filters::compile()?,
+    };
     Ok(Built {
         plan,
         memory,
@@ -227,6 +242,7 @@ fn build(launch: Launch, base: Option<Base>, ready: Arc<Ready>) -> Result<Built,
         dax_end,
         doorbell,
         jailed,
+        filters,
         trees,
         streams,
         control: launch.control,
@@ -236,7 +252,8 @@ fn build(launch: Launch, base: Option<Base>, ready: Arc<Ready>) -> Result<Built,
 
 /// On the main thread.
 fn start(built: Built, first_is_confined: &Receiver<()>) -> Result<Running, HostError> {
-    let Built { plan, memory, machine, vcpu, entries, clock, ram_end, dax_end, doorbell, jailed, trees, streams, control, ready } = built;
+    let Built { plan, memory, machine, vcpu, entries, clock, ram_end, dax_end, doorbell, jailed, filters, trees, streams, control, ready } =
+        built;
     let (has_proc, network_is_own) = (jailed.has_proc, jailed.network_is_own);
     let network = jailed.confine(&trees)?;
     let features = machine.features();
@@ -282,7 +299,8 @@ fn start(built: Built, first_is_confined: &Receiver<()>) -> Result<Running, Host
     });
     let terminal = controlling_terminal(&plan, &host);
     let listener = Listener::new(control, listening, terminal)?;
-    let filters = Filters::install(plan.jail.enabled)?;
+    // This thread, too, and with it all those that it starts.
+    filters.main.install()?;
     let mut running = Running {
         host,
         servers,
@@ -321,8 +339,11 @@ fn controlling_terminal(plan: &Plan, host: &Host) -> Option<OwnedFd> {
     ours.then(|| handle.fd.try_clone().ok()).flatten()
 }
 
-/// The allow-lists, compiled once for all threads of a kind; none without a jail.
+/// The allow-lists, compiled once for all threads of a kind; empty without a jail.
+#[derive(Default)]
 struct Filters {
+    first: Filter,
+    main: Filter,
     vcpu: Filter,
     server: Filter,
     readiness: Filter,
@@ -330,24 +351,15 @@ struct Filters {
 }
 
 impl Filters {
-    /// Restricts this thread, too, and with it all those that it starts.
-    fn install(enabled: bool) -> Result<Self, HostError> {
-        if !enabled {
-            return Ok(Self {
-                vcpu: Filter::default(),
-                server: Filter::default(),
-                readiness: Filter::default(),
-                control: Filter::default(),
-            });
-        }
-        let filters = Self {
+    fn compile() -> Result<Self, HostError> {
+        Ok(Self {
+            first: Filter::new(Thread::First)?,
+            main: Filter::new(Thread::Main)?,
             vcpu: Filter::new(Thread::Vcpu)?,
             server: Filter::new(Thread::Server)?,
             readiness: Filter::new(Thread::Readiness)?,
             control: Filter::new(Thread::Control)?,
-        };
-        Filter::new(Thread::Main)?.install()?;
-        Ok(filters)
+        })
     }
 }
 

@@ -7,6 +7,8 @@
 //!    shows nothing else ([`root::Cell`]); Landlock: files below the trees of the plan only ([`landlock`]);
 //! 5. an allow-list of system calls for each kind of thread, installed by the thread itself ([`seccomp`]).
 //!
+//! What of 1 and 2 needs no plan can be done ahead of it ([`prepare`]).
+//!
 //! Up to 3 the caller is the only thread. It waits from then on, and may do nothing else ([`Jailed::confine_first`]). Without the privilege
 //! for a step (rootless without a user namespace of its own, an old kernel) the step is left out and the log says so; what the plan asks for
 //! by name and cannot be had is an error.
@@ -20,6 +22,8 @@ mod namespaces;
 pub(crate) mod privileges;
 mod root;
 pub mod seccomp;
+
+pub use root::Cell;
 
 use std::os::fd::{AsFd, OwnedFd};
 
@@ -41,19 +45,26 @@ pub struct Jailed {
     /// Whether /proc/self/fd is the working directory of the threads (see `services::names`).
     pub has_proc: bool,
     enabled: bool,
-    cell: Option<root::Cell>,
+    cell: Option<Cell>,
     /// /proc/net of the container's network namespace, where there is a proc.
     network: Option<OwnedFd>,
     /// The container may change that namespace.
     pub network_is_own: bool,
 }
 
-/// Steps 1 to 3.
+/// Ahead of the plan: a mount namespace of our own, and what it takes to leave its root. None: that has to wait.
+pub fn prepare() -> Option<Cell> {
+    namespaces::own_mounts().ok()?;
+    root::prepare().ok()
+}
+
+/// Steps 1 to 3; `cell` is what has been prepared of them.
 pub fn enter(
     plan: &Jail,
     namespaces: Vec<(NamespaceKind, Option<OwnedFd>)>,
     trees: &mut [Tree],
     container: &ContainerSpec,
+    cell: Option<Cell>,
 ) -> Result<Jailed, HostError> {
     if !plan.enabled {
         namespaces::join_network_only(namespaces)?;
@@ -62,13 +73,21 @@ pub fn enter(
     }
     privileges::set_label(plan)?;
     let of_runtime = namespaces::network();
-    let own_mounts = namespaces::enter(namespaces, container)?;
+    // Whoever enters a user namespace may do nothing in a mount namespace that was made before.
+    let cell = cell.filter(|_| namespaces.iter().all(|(kind, _)| *kind != NamespaceKind::User));
+    let own_mounts = namespaces::enter(namespaces, container, cell.is_some())?;
     // The one that the runtime is in is the host's, or that of many.
     let bounding = container.process.capabilities.bounding;
     let network_is_own = namespaces::network() != of_runtime && privileges::may_change_network(bounding);
     let network = root::network_directory();
-    let cell = if own_mounts { Some(root::exchange(&container.mounts, trees)?) } else { None };
-    let has_proc = cell.as_ref().map_or_else(root::enter_descriptor_directory, root::Cell::has_proc);
+    let cell = match cell {
+        None if own_mounts => Some(root::prepare()?),
+        prepared => prepared,
+    };
+    if let Some(cell) = &cell {
+        cell.exchange(&container.mounts, trees)?;
+    }
+    let has_proc = cell.as_ref().map_or_else(root::enter_descriptor_directory, Cell::has_proc);
     privileges::drop_all(plan, bounding, network_is_own)?;
     Ok(Jailed { has_proc, enabled: true, cell, network, network_is_own })
 }
@@ -89,11 +108,11 @@ impl Jailed {
     }
 
     /// The thread that keeps the container's root: it can wait and end the process.
-    pub fn confine_first(enabled: bool) -> Result<(), HostError> {
+    pub fn confine_first(enabled: bool, filter: &seccomp::Filter) -> Result<(), HostError> {
         if !enabled {
             return Ok(());
         }
         privileges::drop_chroot()?;
-        seccomp::Filter::new(seccomp::Thread::First)?.install()
+        filter.install()
     }
 }

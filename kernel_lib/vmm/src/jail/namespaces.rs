@@ -19,6 +19,11 @@ pub fn own_root_and_directory() -> Result<(), HostError> {
     unshare(UnshareFlags::FS).during(Kind::Jail, "cannot separate the thread's root")
 }
 
+/// A mount namespace of the calling thread, and of those that it starts.
+pub fn own_mounts() -> Result<(), Errno> {
+    unshare(UnshareFlags::NEWNS)
+}
+
 /// Nothing can be written below this mount. Numbers: include/uapi/linux/mount.h.
 pub fn make_read_only(mount: &OwnedFd) -> std::io::Result<()> {
     const MOUNT_ATTR_RDONLY: u64 = 1;
@@ -70,9 +75,13 @@ fn new_flag(kind: NamespaceKind) -> UnshareFlags {
     }
 }
 
-/// Joins and creates; false: there could be no mount namespace (no privilege), the process keeps its root.
-pub fn enter(namespaces: Vec<(NamespaceKind, Option<OwnedFd>)>, container: &ContainerSpec) -> Result<bool, HostError> {
-    let mut new = UnshareFlags::NEWNS;
+/// Joins and creates, a mount namespace too if there is none yet; false: there could be none (no privilege), the process keeps its root.
+pub fn enter(
+    namespaces: Vec<(NamespaceKind, Option<OwnedFd>)>,
+    container: &ContainerSpec,
+    has_own_mounts: bool,
+) -> Result<bool, HostError> {
+    let mut new = if has_own_mounts { UnshareFlags::empty() } else { UnshareFlags::NEWNS };
     // The user namespace first: the right to join the others may come from it.
     let (user, others): (Vec<_>, Vec<_>) = namespaces.into_iter().partition(|(kind, _)| *kind == NamespaceKind::User);
     for (kind, fd) in user.into_iter().chain(others) {
@@ -85,7 +94,7 @@ pub fn enter(namespaces: Vec<(NamespaceKind, Option<OwnedFd>)>, container: &Cont
     }
     match unshare(new) {
         Ok(()) => {}
-        Err(Errno::PERM) => {
+        Err(Errno::PERM) if !has_own_mounts => {
             if !enter_user_namespace(new)? {
                 return Ok(false);
             }

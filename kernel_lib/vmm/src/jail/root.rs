@@ -38,6 +38,32 @@ impl Cell {
         self.descriptors.is_some()
     }
 
+    /// In a mount namespace of our own: exchanges the root for the container's. Of the host's mounts nothing is left but what descriptors
+    /// refer to; `trees` may refer to copies from now on.
+    pub fn exchange(&self, mounts: &[MountSpec], trees: &mut [Tree]) -> Result<(), HostError> {
+        let tree = mounts.first().and_then(|root| trees.iter_mut().find(|tree| tree.handle == root.handle));
+        // A plain directory is served, but cannot be the root of a namespace.
+        let Some(tree) = tree.filter(|tree| is_mount(&tree.fd)) else { return pivot(&self.root) };
+        pivot(&tree.fd)?;
+        let root = detach_copy(tree)?;
+        let mut stand_ins = Vec::new();
+        for mount in mounts.iter().skip(1) {
+            let tree = trees.iter_mut().find(|tree| mount.handle != 0 && tree.handle == mount.handle);
+            let shown = match tree {
+                Some(tree) => show(&root, mount, tree, mounts.iter().any(|other| is_below(&other.destination, &mount.destination))),
+                None => stand_in(&root, mount).map(|fd| stand_ins.extend(fd)),
+            };
+            if let Err(error) = shown {
+                // The guest says so if it matters: it mounts the same.
+                crate::log::debug(&format!("jail: {} is not shown to the host: {error}", mount.destination));
+            }
+        }
+        for fd in stand_ins {
+            super::namespaces::make_read_only(&fd).during(Kind::Jail, "mount_setattr")?;
+        }
+        Ok(())
+    }
+
     /// Takes CAP_SYS_CHROOT.
     pub fn enter(&self) -> Result<(), HostError> {
         super::namespaces::own_root_and_directory()?;
@@ -70,38 +96,13 @@ pub fn network_directory() -> Option<OwnedFd> {
     open_directory(CWD, "/proc/self/net").ok()
 }
 
-/// In a mount namespace of our own: exchanges the root for the container's. Of the host's mounts nothing is left but what descriptors refer
-/// to; `trees` may refer to copies from now on.
-pub fn exchange(mounts: &[MountSpec], trees: &mut [Tree]) -> Result<Cell, HostError> {
+/// In a mount namespace of our own, which keeps the host's root for now.
+pub fn prepare() -> Result<Cell, HostError> {
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).during(Kind::Jail, "cannot make mounts private")?;
     let descriptors = descriptor_directory();
-    let cell = new_mount("tmpfs", &[("size", "4096"), ("mode", "0555")], LOCKED | MountAttrFlags::MOUNT_ATTR_RDONLY)
+    let root = new_mount("tmpfs", &[("size", "4096"), ("mode", "0555")], LOCKED | MountAttrFlags::MOUNT_ATTR_RDONLY)
         .during(Kind::Jail, "tmpfs")?;
-    let cell = Cell { root: cell, descriptors };
-    let tree = mounts.first().and_then(|root| trees.iter_mut().find(|tree| tree.handle == root.handle));
-    // A plain directory is served, but cannot be the root of a namespace.
-    let Some(tree) = tree.filter(|tree| is_mount(&tree.fd)) else {
-        pivot(&cell.root)?;
-        return Ok(cell);
-    };
-    pivot(&tree.fd)?;
-    let root = detach_copy(tree)?;
-    let mut stand_ins = Vec::new();
-    for mount in mounts.iter().skip(1) {
-        let tree = trees.iter_mut().find(|tree| mount.handle != 0 && tree.handle == mount.handle);
-        let shown = match tree {
-            Some(tree) => show(&root, mount, tree, mounts.iter().any(|other| is_below(&other.destination, &mount.destination))),
-            None => stand_in(&root, mount).map(|fd| stand_ins.extend(fd)),
-        };
-        if let Err(error) = shown {
-            // The guest says so if it matters: it mounts the same.
-            crate::log::debug(&format!("jail: {} is not shown to the host: {error}", mount.destination));
-        }
-    }
-    for fd in stand_ins {
-        super::namespaces::make_read_only(&fd).during(Kind::Jail, "mount_setattr")?;
-    }
-    Ok(cell)
+    Ok(Cell { root, descriptors })
 }
 
 fn is_mount(tree: &OwnedFd) -> bool {
