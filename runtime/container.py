@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from runtime.processes import Stdio
     from runtime.store import Entry, Store
-    from runtime.vmm import Control
+    from runtime.vmm import Asked, Control
 
     Json = dict[str, Any]
 
@@ -33,8 +33,12 @@ _NOT_RUNNING = "container not running"
 class Container:
     """A handle on one container."""
 
-    def __init__(self, store: Store, log: Callable[[str], None], id: str, state: Json) -> None:
+    def __init__(
+        self, store: Store, log: Callable[[str], None], id: str, state: Json, started: Asked | None = None
+    ) -> None:
         self._store = store
+        #: The start that `create` has asked for.
+        self._started = started
         self._log = log
         self._state = state
         self.id = id
@@ -90,6 +94,10 @@ class Container:
 
     def start(self) -> None:
         """Run the program. WrongState unless created. ExecFailed (126, 127): the container is stopped then."""
+        if self._started:
+            started, self._started = self._started, None
+            started.answer()
+            return
         hooks: Json = self._state["hooks"]
         first = hooks.get("startContainer") or []
         with self._locked():

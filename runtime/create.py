@@ -3,6 +3,8 @@
     claim id ▸ state "creating" ▸ boot VMM ▸ state + pid ▸ cgroup (while it boots) ▸ guest ready ▸ hooks, sysctls
     ▸ pid file ▸ state "created"
 
+A container that is to be started at once is told so while it boots, unless something has to come before its program.
+
 (A VMM that the launcher started ahead has prepared its VM by now: it is put into its cgroups, then handed the plan.)
 
 A creator that dies before the guest was ready takes the VMM with it (nobody reads `ready`); one that dies later leaves
@@ -54,6 +56,7 @@ class Request:
         "new_session",
         "pid_file",
         "rootless",
+        "start",
         "stdio",
         "systemd_cgroup",
         "trace",
@@ -69,6 +72,8 @@ class Request:
         self.files: tuple[int, ...] = ()
         self.log_fd: int | None = None
         self.new_session = True
+        #: Start the program, if nothing of the runtime's has to happen before.
+        self.start = False
         self.controlling_terminal: int | None = None
         self.window: tuple[int, int] | None = None
         self.trace = False
@@ -110,8 +115,8 @@ def validate(config: Json) -> None:
         raise InvalidSpec(f"config.json: {problems[0]}{more}")
 
 
-def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
-    """Do it all; returns the state. After an error nothing is left."""
+def create(store: Store, request: Request, log: Callable[[str], None]) -> tuple[Json, vmm.Asked | None]:
+    """Do it all; returns the state, and the start when it has been asked for. After an error nothing is left."""
     config = read_config(request.bundle) if request.config is None else request.config
     validate(config)
     check_files(request.files)
@@ -162,7 +167,7 @@ def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
             if rootless.needed(request.rootless):
                 rootless.enter(plan.uid_gid_mappings)
                 plan.uid_gid_mappings = None
-            _bring_up(entry, request, plan, state, groups, settings, log)
+            asked = _bring_up(entry, request, plan, state, groups, settings, log)
             state["phase"] = "created"
             entry.write(state)
             if request.pid_file:
@@ -172,7 +177,7 @@ def create(store: Store, request: Request, log: Callable[[str], None]) -> Json:
             undo(entry, state, log)
             entry.remove()
             raise
-    return state
+    return state, asked
 
 
 def _bring_up(
@@ -183,7 +188,7 @@ def _bring_up(
     groups: manager.Cgroups,
     settings: list[Setting],
     log: Callable[[str], None],
-) -> None:
+) -> vmm.Asked | None:
     def place(pid: int) -> None:
         if state["systemd_unit"]:
             from runtime.host.cgroups import systemd
@@ -208,6 +213,7 @@ def _bring_up(
         )
     finally:
         control.close()
+    asked = None
     try:
         state["pid"], state["start_time"] = boot.pid, processes.start_time(boot.pid)
         if plan.hooks or not state["cgroups_made"] or state["systemd_unit"] or state["rootless"]:
@@ -220,13 +226,20 @@ def _bring_up(
         programs.check(plan)
         if not boot.placed:
             place(boot.pid)
+        if request.start and not (plan.hooks or plan.host_sysctl or request.pid_file):
+            asked = vmm.Asked(vmm.Control(entry.fd, CONTROL_SOCKET, None), "start")
         boot.wait_ready()
         if plan.hooks or plan.host_sysctl:
             _hooks_and_sysctls(plan, state)
+    except BaseException:
+        if asked:
+            asked.close()
+        raise
     finally:
         boot.close()
-    if not processes.alive(state["pid"], state["start_time"]):
+    if not asked and not processes.alive(state["pid"], state["start_time"]):
         raise HostError("litebox-vmm ended right after the guest was ready")
+    return asked
 
 
 def _hooks_and_sysctls(plan: Plan, state: Json) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from runtime.container import Container
     from runtime.store import Entry
+    from runtime.vmm import Asked
 
     Json = dict[str, Any]
 
@@ -66,11 +67,13 @@ class Runtime:
         controlling_terminal: int | None = None,
         window: tuple[int, int] | None = None,
         trace: bool = False,
+        start: bool = False,
     ) -> Container:
         """Set up everything but the program: VM booted, namespaces, cgroup, mounts, hooks up to createContainer.
 
         `config` is the parsed config.json (None: read it from the bundle). When `process.terminal` is true, `stdio`
-        is the slave of a pty, named once more as `controlling_terminal` so that the guest follows its size. Errors:
+        is the slave of a pty, named once more as `controlling_terminal` so that the guest follows its size. `start`:
+        the caller is going to call `start` at once, so the program may run before. Errors:
         AlreadyExists, InvalidSpec, Unsupported, HostError, HookFailed, VmmError; after any of them nothing is left.
         """
         from runtime import create as creation
@@ -84,10 +87,12 @@ class Runtime:
         request.controlling_terminal = controlling_terminal
         request.window = window
         request.trace = trace
+        request.start = start
         request.systemd_cgroup = self.systemd_cgroup
         request.rootless = self.rootless
         request.debug = self.debug
-        return self._container(id, creation.create(self.store, request, self.log))
+        state, started = creation.create(self.store, request, self.log)
+        return self._container(id, state, started)
 
     def load(self, id: str) -> Container:
         """The container of that id. NotFound when there is none (leftovers of a crashed create do not count)."""
@@ -97,10 +102,10 @@ class Runtime:
                 raise NotFound(f"container {id!r} does not exist")
         return self._container(id, state)
 
-    def _container(self, id: str, state: Json) -> Container:
+    def _container(self, id: str, state: Json, started: Asked | None = None) -> Container:
         from runtime.container import Container
 
-        return Container(self.store, self.log, id, state)
+        return Container(self.store, self.log, id, state, started)
 
     def list(self) -> list[Container]:
         """Every container, by id."""

@@ -355,6 +355,23 @@ class Control:
         return VmmError(f"the VMM went away: {error.strerror or error}", error.errno or 0)
 
 
+class Asked:
+    """A request on a connection of its own, whose answer is heard later."""
+
+    def __init__(self, control: Control, op: str) -> None:
+        self._control = control
+        self._op = op
+        self._number = control.send(op)
+
+    def answer(self) -> Json:
+        """As `Control.request` returns or raises it."""
+        with self._control:
+            return self._control.answer_to(self._number, self._op)
+
+    def close(self) -> None:
+        self._control.close()
+
+
 def exit_code(wait_status: int) -> int:
     """A wait(2) status as a shell has it: 128+n for a signal."""
     signal = wait_status & 0x7F

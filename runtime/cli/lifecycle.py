@@ -38,7 +38,7 @@ def _bundle(parsed: Parsed) -> str:
     return parsed.text("bundle") or "."
 
 
-def _create(context: Context, parsed: Parsed, *, detached: bool) -> tuple[Container, int | None]:
+def _create(context: Context, parsed: Parsed, *, detached: bool, start: bool) -> tuple[Container, int | None]:
     """The container, and the user's terminal when the container has it in the foreground."""
     from runtime.create import read_config
 
@@ -59,7 +59,7 @@ def _create(context: Context, parsed: Parsed, *, detached: bool) -> tuple[Contai
     if not wants_terminal:
         if socket:
             raise InvalidArgument("--console-socket: process.terminal in config.json is not true")
-        return runtime.create(name, bundle, Stdio(0, 1, 2), new_session=detached, **common), None
+        return runtime.create(name, bundle, Stdio(0, 1, 2), new_session=detached, start=start, **common), None
     if socket:
         pty = terminals.Pty(process.get("consoleSize"))
         if context.log.fd is None:
@@ -90,14 +90,14 @@ def _create(context: Context, parsed: Parsed, *, detached: bool) -> tuple[Contai
 
 def create_command(context: Context, parsed: Parsed) -> int:
     """Everything but the program."""
-    _create(context, parsed, detached=True)
+    _create(context, parsed, detached=True, start=False)
     return 0
 
 
 def run_command(context: Context, parsed: Parsed) -> int:
     """create, start, wait, delete."""
     detached = parsed.on("detach")
-    container, terminal = _create(context, parsed, detached=detached)
+    container, terminal = _create(context, parsed, detached=detached, start=True)
     try:
         with foreground.RawTerminal(terminal):
             if not detached:

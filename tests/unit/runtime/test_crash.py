@@ -74,6 +74,11 @@ def test_create(litebox: Any, bundle: Bundle) -> None:
     litebox("run", "--bundle", folder, "c1")
 
 
+def test_run(litebox: Any, bundle: Bundle) -> None:
+    folder = str(bundle(["true"]))
+    assert every_step(litebox, "run", "--bundle", folder, "c1", prepare=lambda: None) > 30
+
+
 def test_start(litebox: Any, bundle: Bundle) -> None:
     folder = str(bundle())
     assert every_step(litebox, "start", "c1", prepare=lambda: litebox("create", "--bundle", folder, "c1")) > 3
