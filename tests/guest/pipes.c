@@ -3,9 +3,13 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <sys/inotify.h>
 #include <sys/ioctl.h>
 #include <sys/sendfile.h>
 #include <sys/socket.h>
+#include <sys/timerfd.h>
 #include <sys/uio.h>
 
 static void ignore(int number) { (void)number; }
@@ -276,6 +280,77 @@ CASE(splicing)
 	close(fds[1]);
 	must(read(fds[0], buffer, 31));
 	num("at the end", splice(fds[0], NULL, out, NULL, 5, 0));
+}
+
+CASE(splice_leaves_what_the_socket_does_not_take)
+{
+	/* A proxy's way (Go, HAProxy): socket to pipe to a socket that takes only a part. Not a byte may get lost. */
+	enum { BYTES = 3 << 20 };
+	int in[2], out[2], pipes[2];
+	must(socketpair(AF_UNIX, SOCK_STREAM, 0, in));
+	must(socketpair(AF_UNIX, SOCK_STREAM, 0, out));
+	must(pipe(pipes));
+	must(fcntl(out[0], F_SETFL, O_NONBLOCK));
+	if (must(fork()) == 0) {
+		for (unsigned word = 0; word < BYTES / sizeof word; word++)
+			must(write(in[0], &word, sizeof word));
+		_exit(0);
+	}
+	if (must(fork()) == 0) {
+		long moved = 0;
+		while (moved < BYTES) {
+			long got = must(splice(in[1], NULL, pipes[1], NULL, BYTES, 0));
+			for (long left = got; left > 0;) {
+				long sent = splice(pipes[0], NULL, out[0], NULL, left, SPLICE_F_NONBLOCK);
+				if (sent > 0)
+					left -= sent;
+				else
+					must(poll(&(struct pollfd){out[0], POLLOUT, 0}, 1, -1));
+			}
+			moved += got;
+		}
+		_exit(0);
+	}
+	close(out[0]);
+	unsigned expected = 0, word, wrong = 0;
+	while (recv(out[1], &word, sizeof word, MSG_WAITALL) == sizeof word)
+		wrong += word != expected++;
+	num("words", expected);
+	num("wrong", wrong);
+}
+
+CASE(splice_from_pipe_of_packets)
+{
+	int fds[2], other[2], bytes;
+	char buffer[64] = "";
+	must(pipe2(fds, O_DIRECT | O_NONBLOCK));
+	must(pipe2(other, O_NONBLOCK));
+	must(write(fds[1], "first", 5));
+	must(write(fds[1], "second", 6));
+	must(write(fds[1], "third", 5));
+	num("the first packet and a part of the second", splice(fds[0], NULL, other[1], NULL, 8, 0));
+	num("there", ({ must(ioctl(other[0], FIONREAD, &bytes)); bytes; }));
+	num("the rest of it", read(fds[0], buffer, sizeof buffer));
+	num("the third", read(fds[0], buffer, sizeof buffer));
+	num("no more", read(fds[0], buffer, sizeof buffer));
+}
+
+CASE(splice_of_what_is_no_stream)
+{
+	int pipes[2], file = must(open("f", O_RDWR | O_CREAT, 0644));
+	must(pipe(pipes));
+	int events = must(eventfd(1, 0)), timer = must(timerfd_create(CLOCK_MONOTONIC, 0)), watch = must(inotify_init());
+	int epoll = must(epoll_create1(0));
+	must(write(pipes[1], "x", 1));
+	num("eventfd", splice(events, NULL, pipes[1], NULL, 1, 0));
+	num("timerfd", splice(timer, NULL, pipes[1], NULL, 1, 0));
+	num("inotify", splice(watch, NULL, pipes[1], NULL, 1, 0));
+	num("epoll", splice(epoll, NULL, pipes[1], NULL, 1, 0));
+	num("to an eventfd", splice(pipes[0], NULL, events, NULL, 1, 0));
+	num("to an epoll", splice(pipes[0], NULL, epoll, NULL, 1, 0));
+	must(write(file, "12345678", 8));
+	must(lseek(file, 0, SEEK_SET));
+	num("sendfile to an eventfd", sendfile(events, file, NULL, 8));
 }
 
 CASE(vmsplice_takes_what_fits)

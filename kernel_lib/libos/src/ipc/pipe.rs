@@ -35,8 +35,31 @@ const PIPEFS_MAGIC: u64 = 0x5049_5045;
 #[derive(Default)]
 struct State {
     ring: Ring,
-    /// Lengths of the packets at the front (O_DIRECT writers), as (stream position behind the packet).
+    /// The packets at the front (O_DIRECT writers), as the stream position behind each.
     packets: VecDeque<u64>,
+}
+
+impl State {
+    /// Bytes leave at the front: packets that are gone whole are forgotten, of one that is cut the rest stays one.
+    fn discard(&mut self, bytes: usize) {
+        self.ring.discard(bytes);
+        while self.packets.front().is_some_and(|&end| end <= self.ring.read_position()) {
+            self.packets.pop_front();
+        }
+    }
+
+    /// `moved` bytes came. Once there is a packet, whatever is written later is one too: boundaries stay where they are.
+    fn added(&mut self, moved: usize, packet: bool) {
+        if moved == 0 || !packet && self.packets.is_empty() {
+            return;
+        }
+        let end = self.ring.write_position();
+        let before = end - moved as u64;
+        if self.packets.is_empty() && before > self.ring.read_position() {
+            self.packets.push_back(before);
+        }
+        self.packets.push_back(end);
+    }
 }
 
 /// What both ends share.
@@ -123,21 +146,19 @@ impl Pipe {
 
     fn read_once(&self, buffer: &mut IoBuffer<'_>) -> Result<usize, Errno> {
         let mut state = self.state.lock();
-        let State { ring, packets } = &mut *state;
         // Nobody waits for room while there is enough of it, and an edge-triggered watch must not hear of more.
-        let was_full = ring.free() < PIPE_BUF;
-        let moved = match packets.front().copied() {
-            None => ring.drain(buffer, usize::MAX)?,
+        let was_full = state.ring.free() < PIPE_BUF;
+        let moved = match state.packets.front().copied() {
+            None => state.ring.drain(buffer, usize::MAX)?,
             Some(end) => {
                 // A packet is read whole; what does not fit is lost (pipe(2), O_DIRECT).
-                let packet = (end - ring.read_position()) as usize;
-                let moved = ring.drain(buffer, packet)?;
-                ring.discard(packet - moved);
-                packets.pop_front();
+                let packet = (end - state.ring.read_position()) as usize;
+                let moved = state.ring.peek(0, buffer, packet)?;
+                state.discard(packet);
                 moved
             }
         };
-        self.used.store(ring.len(), Ordering::SeqCst);
+        self.used.store(state.ring.len(), Ordering::SeqCst);
         drop(state);
         if was_full {
             self.drained();
@@ -147,21 +168,14 @@ impl Pipe {
 
     fn write_once(&self, buffer: &mut IoBuffer<'_>, packet: bool) -> Result<usize, Errno> {
         let mut state = self.state.lock();
-        let State { ring, packets } = &mut *state;
         let want = if packet { buffer.remaining().min(PIPE_BUF) } else { buffer.remaining() };
-        if ring.free() < want.min(PIPE_BUF) && (want <= PIPE_BUF || ring.free() == 0) {
+        let free = state.ring.free();
+        if free < want.min(PIPE_BUF) && (want <= PIPE_BUF || free == 0) {
             return Ok(0);
         }
-        let before = ring.write_position();
-        let moved = ring.fill(buffer, want)?;
-        // Once there is a packet, whatever is written later is one too: boundaries stay where they are.
-        if packet || !packets.is_empty() {
-            if packets.is_empty() && before > ring.read_position() {
-                packets.push_back(before);
-            }
-            packets.push_back(before + moved as u64);
-        }
-        self.used.store(ring.len(), Ordering::SeqCst);
+        let moved = state.ring.fill(buffer, want)?;
+        state.added(moved, packet);
+        self.used.store(state.ring.len(), Ordering::SeqCst);
         drop(state);
         self.wrote();
         Ok(moved)
@@ -251,6 +265,35 @@ impl Pipe {
         Ok(capacity)
     }
 
+    /// Hands up to `most` bytes of what is here to `take`, which says how many of them it took (splice(2)): the others stay. As on Linux,
+    /// the pipe's other users wait meanwhile.
+    pub fn hand_over(&self, most: usize, mut take: impl FnMut(&[u8], usize) -> SysResult) -> SysResult {
+        let mut state = self.state.lock();
+        let was_full = state.ring.free() < PIPE_BUF;
+        let most = most.min(state.ring.len());
+        let mut chunk = alloc::vec![0; most.min(DEFAULT_CAPACITY)];
+        let mut done = 0;
+        while done < most {
+            let got = state.ring.peek(0, &mut IoBuffer::fill(&mut chunk), most - done)?;
+            let taken = match take(&chunk[..got], done) {
+                Ok(taken) => taken,
+                Err(_) if done > 0 => break,
+                Err(error) => return Err(error),
+            };
+            state.discard(taken);
+            self.used.store(state.ring.len(), Ordering::SeqCst);
+            done += taken;
+            if taken < got {
+                break;
+            }
+        }
+        drop(state);
+        if was_full && done > 0 {
+            self.drained();
+        }
+        Ok(done)
+    }
+
     /// splice(2) and tee(2) between two pipes: bytes moved now (0: nothing there, or no room).
     pub fn transfer(&self, target: &Self, most: usize, keep: bool) -> usize {
         if core::ptr::eq(self, target) {
@@ -265,7 +308,11 @@ impl Pipe {
             to = target.state.lock();
             from = self.state.lock();
         }
-        let moved = from.ring.copy_to(&mut to.ring, most, keep);
+        let moved = from.ring.peek_into(&mut to.ring, most);
+        to.added(moved, false);
+        if !keep {
+            from.discard(moved);
+        }
         self.used.store(from.ring.len(), Ordering::SeqCst);
         target.used.store(to.ring.len(), Ordering::SeqCst);
         drop((from, to));

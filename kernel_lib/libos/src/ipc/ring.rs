@@ -141,8 +141,8 @@ impl Ring {
         }
     }
 
-    /// Moves up to `most` bytes to another ring (splice, tee with `keep`), through frames only.
-    pub fn copy_to(&mut self, target: &mut Self, most: usize, keep: bool) -> usize {
+    /// Copies up to `most` bytes to another ring (splice, tee).
+    pub fn peek_into(&self, target: &mut Self, most: usize) -> usize {
         let want = most.min(self.length).min(target.free());
         let mut moved = 0;
         let mut bounce = [0_u8; 512];
@@ -154,9 +154,6 @@ impl Ring {
             if written < part {
                 break;
             }
-        }
-        if !keep {
-            self.discard(moved);
         }
         moved
     }

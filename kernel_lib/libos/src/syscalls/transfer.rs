@@ -7,13 +7,13 @@ use crate::errno::{Errno, EAGAIN, EBADF, EFBIG, EINVAL, EISDIR, EOPNOTSUPP, EPER
 use crate::fs::file::{Events, OpenFile};
 use crate::fs::notify;
 use crate::io::IoBuffer;
-use crate::ipc::pipe;
+use crate::ipc::pipe::{self, PipeEnd};
 use crate::process::Task;
 use crate::wait::Interruptible;
 use crate::SysResult;
 use alloc::sync::Arc;
 use linux_abi::fs::{
-    FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_UNSHARE_RANGE,
+    ANON_INODE_MAGIC, FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE, FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, FALLOC_FL_UNSHARE_RANGE,
     FALLOC_FL_ZERO_RANGE, O_APPEND, S_IFDIR, S_IFREG,
 };
 
@@ -82,6 +82,11 @@ fn store_offset(address: u64, at: At, done: usize) -> Result<(), Errno> {
     }
 }
 
+/// Not directories, eventfds and their like, whose reads and writes are no streams of bytes.
+fn spliceable(file: &OpenFile) -> bool {
+    !file.is_directory() && (file.location.is_some() || file.ops.magic() != ANON_INODE_MAGIC)
+}
+
 /// Copies through the library OS until `most` bytes are moved, the source ends, or one side would block.
 fn pump(task: &Arc<Task>, source: (&OpenFile, At), sink: (&OpenFile, At), most: usize) -> SysResult {
     let mut chunk = alloc::vec![0u8; STEP.min(most)];
@@ -114,7 +119,8 @@ fn pump(task: &Arc<Task>, source: (&OpenFile, At), sink: (&OpenFile, At), most: 
                 _ => Ok(done),
             };
         }
-        if got < want && !source.0.ops.seekable() {
+        // A stream may have no more now, and who has some does not wait.
+        if !source.0.ops.seekable() {
             break;
         }
     }
@@ -127,7 +133,7 @@ fn sendfile(call: &mut Call<'_>) -> SysResult {
     if !source.readable() || !sink.writable() {
         return Err(EBADF);
     }
-    if source.is_directory() || !source.ops.seekable() || sink.flags() & O_APPEND != 0 {
+    if !spliceable(&source) || !source.ops.seekable() || !spliceable(&sink) || sink.flags() & O_APPEND != 0 {
         return Err(EINVAL);
     }
     let at = offset(call.args[2], &source)?;
@@ -223,7 +229,7 @@ fn splice(call: &mut Call<'_>) -> SysResult {
     if pipe_in.is_none() && pipe_out.is_none() {
         return Err(EINVAL);
     }
-    if source.is_directory() || sink.flags() & O_APPEND != 0 {
+    if !spliceable(&source) || !spliceable(&sink) || sink.flags() & O_APPEND != 0 {
         return Err(EINVAL);
     }
     let (at_in, at_out) = (offset(call.args[1], &source)?, offset(call.args[3], &sink)?);
@@ -237,30 +243,33 @@ fn splice(call: &mut Call<'_>) -> SysResult {
         }
         return between_pipes(&source, &sink, most, false, nonblocking);
     }
-    let most = match (pipe_in, pipe_out) {
-        (Some(from), _) => {
-            wait_for(&source, Events::IN, nonblocking)?;
-            // Only what is there: taken out of the pipe, it has to go somewhere.
-            wait_for(&sink, Events::OUT, nonblocking)?;
-            most.min(from.pipe.used())
-        }
-        (_, Some(to)) => {
-            wait_for(&sink, Events::OUT, nonblocking)?;
-            if to.pipe.readers() == 0 {
-                most
-            } else {
-                most.min(to.pipe.room())
-            }
-        }
-        _ => most,
+    let done = if let Some(from) = pipe_in {
+        from_pipe(call.task, (&source, from), (&sink, at_out), most, nonblocking)?
+    } else {
+        wait_for(&sink, Events::OUT, nonblocking)?;
+        let most = pipe_out.filter(|to| to.pipe.readers() > 0).map_or(most, |to| most.min(to.pipe.room()));
+        pump(call.task, (&source, at_in), (&sink, at_out), most)?
     };
-    if most == 0 {
-        return Ok(0);
-    }
-    let done = pump(call.task, (&source, at_in), (&sink, at_out), most)?;
     store_offset(call.args[1], at_in, done)?;
     store_offset(call.args[3], at_out, done)?;
     Ok(done)
+}
+
+/// What the sink does not take stays in the pipe.
+fn from_pipe(task: &Arc<Task>, source: (&OpenFile, &PipeEnd), sink: (&OpenFile, At), most: usize, nonblocking: bool) -> SysResult {
+    let pipe = &source.1.pipe;
+    loop {
+        wait_for(source.0, Events::IN, nonblocking)?;
+        wait_for(sink.0, Events::OUT, nonblocking)?;
+        let mut offered = false;
+        let done = pipe.hand_over(most, |bytes, done| {
+            offered = true;
+            sink.1.write(task, sink.0, &mut IoBuffer::take(bytes), done)
+        })?;
+        if offered || pipe.used() == 0 && pipe.writers() == 0 {
+            return Ok(done);
+        }
+    }
 }
 
 fn between_pipes(source: &OpenFile, sink: &OpenFile, most: usize, keep: bool, nonblocking: bool) -> SysResult {
