@@ -3,9 +3,14 @@
  * question is what the host sees: the virtual machine ends, or can be ended, and nothing else happens.
  *
  *   abuse NAME      prints "ready", then does it, for ever where that makes sense
+ *
+ * What only asks for much (`exhausts` below) must not end the container: the library OS refuses, or kills who has most.
  */
 #define _GNU_SOURCE
 #include <fcntl.h>
+#include <grp.h>
+#include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -14,6 +19,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/msg.h>
+#include <sys/resource.h>
+#include <sys/sem.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -170,6 +179,91 @@ static void calls(void)
 	}
 }
 
+static void in_child(void (*use)(void))
+{
+	/* So that the out-of-memory killer has somebody else to choose than the container's first process. */
+	for (;;) {
+		pid_t child = fork();
+		if (child == 0) {
+			use();
+			_exit(0);
+		}
+		if (child > 0)
+			waitpid(child, NULL, 0);
+	}
+}
+
+static char block[65536];
+
+static void fill(int socket)
+{
+	while (write(socket, block, 60000) > 0)
+		;
+}
+
+static void pipes(void)
+{
+	for (int fds[2]; pipe2(fds, O_NONBLOCK) == 0;)
+		fill(fds[1]);
+}
+
+static void stream_sockets(void)
+{
+	for (int fds[2]; socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, fds) == 0;)
+		fill(fds[1]);
+}
+
+static void datagrams(void)
+{
+	for (int fds[2]; socketpair(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK, 0, fds) == 0;)
+		fill(fds[1]);
+}
+
+static void messages(void)
+{
+	for (int queue; (queue = msgget(IPC_PRIVATE, 0600)) >= 0;) {
+		*(long *)block = 1;
+		while (msgsnd(queue, block, 8000, IPC_NOWAIT) == 0)
+			;
+	}
+}
+
+static void semaphores(void)
+{
+	while (semget(IPC_PRIVATE, 32000, 0600) >= 0)
+		;
+}
+
+static void areas(void)
+{
+	for (int processes = 0; processes < 20; processes++)
+		if (fork() == 0) {
+			for (char *area; (area = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED;)
+				mprotect(area, 4096, PROT_READ);
+			pause();
+		}
+	pause();
+}
+
+static void huge_requests(void)
+{
+	char *memory = mmap(NULL, 1L << 42, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	mincore(memory, 1L << 42, (unsigned char *)block);
+	syscall(SYS_mbind, memory, 1L << 42, 0, NULL, 0, 0);
+	int listener = socket(AF_INET, SOCK_STREAM, 0), client = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+	socklen_t length = sizeof address;
+	bind(listener, (struct sockaddr *)&address, length);
+	listen(listener, 1);
+	getsockname(listener, (struct sockaddr *)&address, &length);
+	connect(client, (struct sockaddr *)&address, length);
+	mprotect(memory, 1L << 30, PROT_READ | PROT_WRITE);
+	send(client, memory, 1L << 30, MSG_OOB);
+	dup2(0, (1 << 20) - 1);
+	poll((struct pollfd *)memory, 1000000, 0);
+	setgroups(65536, (gid_t *)memory);
+}
+
 static void deaf(void)
 {
 	sigset_t all;
@@ -186,8 +280,16 @@ int main(int argc, char **argv)
 		{"threads", threads}, {"memory", memory}, {"files", files}, {"calls", calls}, {"deaf", deaf},
 		{"descriptors", descriptors},
 	};
+	static const struct { const char *name; void (*use)(void); } exhausts[] = {
+		{"pipes", pipes}, {"stream_sockets", stream_sockets}, {"datagrams", datagrams}, {"messages", messages},
+		{"semaphores", semaphores}, {"areas", areas}, {"huge_requests", huge_requests},
+	};
 	puts("ready");
 	fflush(stdout);
+	setrlimit(RLIMIT_NOFILE, &(struct rlimit){1 << 20, 1 << 20});
+	for (size_t index = 0; index < sizeof exhausts / sizeof *exhausts; index++)
+		if (argc > 1 && strcmp(argv[1], exhausts[index].name) == 0)
+			in_child(exhausts[index].use);
 	catch_all();
 	for (size_t index = 0; index < sizeof ways / sizeof *ways; index++)
 		if (argc > 1 && strcmp(argv[1], ways[index].name) == 0)

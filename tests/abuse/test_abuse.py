@@ -16,7 +16,10 @@ import bundles
 
 HERE = Path(__file__).parent
 ABUSE = bundles.BUILD / "abuse"
-WAYS = re.findall(r'\{"(\w+)", \w+\}', (HERE / "abuse.c").read_text())
+WAYS, EXHAUSTS = (
+    re.findall(r'\{"(\w+)", \w+\}', table)
+    for table in (HERE / "abuse.c").read_text().split("} ways[]")[1].split("} exhausts[]")
+)
 ATTACK_SECONDS = 2.0
 LIMIT = 128 << 20
 # What the VMM itself and the library OS may need beside the container's limit.
@@ -37,7 +40,7 @@ def resident(process: int) -> int:
     return int(found[1]) << 10 if found else 0
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", [*WAYS, *EXHAUSTS])
 def test_attack(runtime: bundles.Native | bundles.Runtime, program: Path, tmp_path: Path, way: str) -> None:
     if not isinstance(runtime, bundles.Runtime) or runtime.name != "litebox":
         pytest.skip("about the micro-VM's boundary")
@@ -64,7 +67,7 @@ def test_attack(runtime: bundles.Native | bundles.Runtime, program: Path, tmp_pa
             if vmm:
                 assert select.select([watch], [], [], 20)[0], "the VMM outlives a kill"
                 os.close(watch)
-            process.communicate(timeout=20)
+            _, errors = process.communicate(timeout=20)
             said = process.returncode
         finally:
             subprocess.run(
@@ -74,6 +77,8 @@ def test_attack(runtime: bundles.Native | bundles.Runtime, program: Path, tmp_pa
     # 137: killed. Below 125 or 128 and a signal: the guest ended itself. A crash of the VMM would show as a signal of
     # our own child, which no exit status of a container is.
     assert said >= 0
+    if way in EXHAUSTS:
+        assert (said, errors) == (137, b""), "the container ended before it was killed"
     listing = subprocess.run(runtime.command("list", "-q"), capture_output=True, text=True, check=True)
     assert identifier not in listing.stdout
 

@@ -294,6 +294,7 @@ fn prepare(cpu: usize) {
 pub unsafe fn boot() {
     let boot = boot_page();
     crate::frame::add_ram(boot.image_end, boot.ram_end);
+    crate::frame::set_reserve();
     // SAFETY: nobody else uses that range, and this is the only time.
     crate::tables::init(unsafe { crate::frame::Frame::set_aside(layout::PAGE_TABLES, layout::PAGE_TABLES_END) });
     prepare(0);

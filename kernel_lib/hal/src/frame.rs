@@ -1,8 +1,9 @@
 //! Page frames: a buddy allocator over lazily backed RAM, with a reference count a frame.
 //!
-//! Two pools: `used` holds frames that the host has backed and whose contents are old; `fresh` holds frames that read as zeros and
+//! Three pools. `used` holds frames that the host has backed and whose contents are old; `fresh` holds frames that read as zeros and
 //! cost a host fault when touched first. Allocation prefers `used`. [`begin_release`] and [`finish_release`] move blocks from `used` to
-//! `fresh` when their memory is given back to the host.
+//! `fresh` when their memory is given back to the host. `reserve` is one block set aside for the library OS's heap, which has nobody to
+//! tell that there is no memory, or none in one piece: what is left in the other pools may all be single pages.
 //!
 //! Lock order: `POOLS` is a leaf; nothing is called under it.
 
@@ -18,6 +19,8 @@ const CHUNK_SHIFT: u64 = 26;
 const CHUNK: u64 = 1 << CHUNK_SHIFT;
 const CHUNKS: usize = (abi::layout::RAM_END_MAX >> CHUNK_SHIFT) as usize;
 const NONE: u32 = 0;
+/// The heap's reserve: 2 MiB.
+const RESERVE_ORDER: usize = 9;
 
 #[repr(C)]
 struct Meta {
@@ -27,7 +30,7 @@ struct Meta {
     previous: u32,
     /// Order of the free block that begins here.
     order: u8,
-    /// 0: allocated or inside a block; 1: head of a free block in `used`; 2: in `fresh`.
+    /// 0: allocated or inside a block; 1: head of a free block in `used`; 2: in `fresh`; 3: in `reserve`.
     pool: u8,
     pad: u16,
 }
@@ -129,10 +132,22 @@ impl Pool {
 struct Pools {
     used: Pool,
     fresh: Pool,
+    reserve: Pool,
+    /// The page that the reserve begins with.
+    reserved: u32,
     end: u64,
 }
 
-static POOLS: SpinLock<Pools> = SpinLock::new(Pools { used: Pool::new(1), fresh: Pool::new(2), end: 0 });
+impl Pools {
+    fn give(&mut self, pfn: u32, order: usize) {
+        let in_reserve = self.reserved != NONE && (self.reserved..self.reserved + (1 << RESERVE_ORDER)).contains(&pfn);
+        let pool = if in_reserve { &mut self.reserve } else { &mut self.used };
+        pool.give(pfn, order);
+    }
+}
+
+static POOLS: SpinLock<Pools> =
+    SpinLock::new(Pools { used: Pool::new(1), fresh: Pool::new(2), reserve: Pool::new(3), reserved: NONE, end: 0 });
 
 /// Pages free in both pools, readable without the lock and from outside.
 fn free_pages() -> &'static AtomicU64 {
@@ -191,6 +206,15 @@ pub(crate) fn add_ram(start: u64, end: u64) {
     }
 }
 
+/// Sets the heap's reserve aside. Once, when the first RAM is there.
+pub(crate) fn set_reserve() {
+    let mut pools = POOLS.lock();
+    if let Some(pfn) = pools.fresh.take(RESERVE_ORDER) {
+        pools.reserved = pfn;
+        pools.reserve.push(pfn, RESERVE_ORDER);
+    }
+}
+
 /// Pages free, without taking a lock.
 pub fn available() -> u64 {
     free_pages().load(Ordering::Relaxed)
@@ -206,7 +230,7 @@ fn take(order: usize) -> Option<(u32, bool)> {
 }
 
 fn give(pfn: u32, order: usize) {
-    POOLS.lock().used.give(pfn, order);
+    POOLS.lock().give(pfn, order);
 }
 
 /// One page of RAM, counted: a clone is another reference, the last drop frees it.
@@ -410,6 +434,10 @@ pub struct Block {
 impl Block {
     pub fn new(order: usize) -> Option<Self> {
         take(order).map(|(pfn, _)| Self { pfn, order: order as u8 })
+    }
+    /// For the heap: from its reserve when there is nothing else.
+    pub(crate) fn for_heap(order: usize) -> Option<Self> {
+        Self::new(order).or_else(|| POOLS.lock().reserve.take(order).map(|pfn| Self { pfn, order: order as u8 }))
     }
     pub fn address(&self) -> u64 {
         u64::from(self.pfn) << 12

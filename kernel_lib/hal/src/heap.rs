@@ -47,13 +47,15 @@ unsafe impl GlobalAlloc for Heap {
             if order > MAX_ORDER {
                 return core::ptr::null_mut();
             }
-            return Block::new(order).map_or(core::ptr::null_mut(), |block| phys::pointer(block.into_address()));
+            return Block::for_heap(order).map_or(core::ptr::null_mut(), |block| phys::pointer(block.into_address()));
         };
         let mut list = self.classes[class].lock();
         if list.head.is_null() {
             let size = CLASSES[class];
+            // Several pages for larger objects, so that less is left over; one when there are only single ones.
             let order = if size > 512 { 2 } else { 0 };
-            let Some(block) = Block::new(order) else {
+            let found = Block::new(order).map(|block| (block, order)).or_else(|| Block::for_heap(0).map(|block| (block, 0)));
+            let Some((block, order)) = found else {
                 return core::ptr::null_mut();
             };
             let base: *mut u8 = phys::pointer(block.into_address());

@@ -5,7 +5,7 @@
 use abi::layout::LIBOS_BASE;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, Ordering};
-use linux_abi::errno::{Errno, EFAULT, ENAMETOOLONG};
+use linux_abi::errno::{Errno, EFAULT, ENAMETOOLONG, ENOMEM};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 extern "C" {
@@ -106,7 +106,9 @@ pub fn write<T: IntoBytes + zerocopy::Immutable>(address: u64, value: &T) -> Res
 pub fn read_array<T: FromBytes + IntoBytes + FromZeros + Clone>(address: u64, count: usize) -> Result<Vec<T>, Errno> {
     let bytes = count.checked_mul(core::mem::size_of::<T>()).ok_or(EFAULT)?;
     check(address, bytes)?;
-    let mut items = alloc::vec![T::new_zeroed(); count];
+    let mut items = Vec::new();
+    items.try_reserve_exact(count).map_err(|_| ENOMEM)?;
+    items.resize(count, T::new_zeroed());
     for (index, item) in items.iter_mut().enumerate() {
         read_bytes(address + (index * core::mem::size_of::<T>()) as u64, item.as_mut_bytes())?;
     }

@@ -1,7 +1,8 @@
 //! Descriptor tables: numbers to open files. Shared by CLONE_FILES.
 
 use super::file::{OpenFile, O_PATH};
-use crate::errno::{Errno, EBADF, EMFILE};
+use crate::errno::{Errno, EBADF, EMFILE, ENOMEM};
+use crate::mm::{reclaim, PAGE_SIZE};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use hal::sync::SpinLock;
@@ -17,14 +18,28 @@ pub struct FdTable {
     entries: SpinLock<Vec<Option<Entry>>>,
 }
 
+/// Makes a table that long at least. RLIMIT_NOFILE may let programs ask for more than there is in one piece: ENOMEM.
+fn extend(entries: &mut Vec<Option<Entry>>, length: usize) -> Result<(), Errno> {
+    if length > entries.len() {
+        entries.try_reserve(length - entries.len()).map_err(|_| ENOMEM)?;
+        entries.resize(length, None);
+    }
+    Ok(())
+}
+
 impl FdTable {
     pub fn new() -> Arc<Self> {
         Arc::new(Self::default())
     }
 
     /// A copy for fork(2): the same open files.
-    pub fn duplicate(&self) -> Arc<Self> {
-        Arc::new(Self { entries: SpinLock::new(self.entries.lock().clone()) })
+    pub fn duplicate(&self) -> Result<Arc<Self>, Errno> {
+        let entries = self.entries.lock();
+        let used = entries.iter().rposition(Option::is_some).map_or(0, |last| last + 1);
+        let mut copy = Vec::new();
+        extend(&mut copy, used)?;
+        copy.clone_from_slice(&entries[..used]);
+        Ok(Arc::new(Self { entries: SpinLock::new(copy) }))
     }
 
     /// The open file. EBADF if it only names a place (O_PATH), which is not enough for most calls.
@@ -51,9 +66,7 @@ impl FdTable {
         if index as u64 >= limit {
             return Err(EMFILE);
         }
-        if index >= entries.len() {
-            entries.resize(index + 1, None);
-        }
+        extend(&mut entries, index + 1)?;
         entries[index] = Some(Entry { file, close_on_exec });
         Ok(index as i32)
     }
@@ -64,10 +77,9 @@ impl FdTable {
         if index as u64 >= limit {
             return Err(EBADF);
         }
+        reclaim::prepare((index * core::mem::size_of::<Option<Entry>>()) as u64 / PAGE_SIZE);
         let mut entries = self.entries.lock();
-        if index >= entries.len() {
-            entries.resize(index + 1, None);
-        }
+        extend(&mut entries, index + 1)?;
         let old = entries[index].replace(Entry { file, close_on_exec }).map(|old| old.file);
         drop(entries);
         if let Some(old) = &old {

@@ -7,6 +7,7 @@
 
 use crate::errno::{Errno, ENOMEM};
 use crate::io::IoBuffer;
+use crate::mm::reclaim;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use hal::frame::{Frame, PAGE};
@@ -65,7 +66,7 @@ impl Ring {
             let end = self.offset + self.length;
             let (index, at) = (end / PAGE, end % PAGE);
             if index == self.pages.len() {
-                match self.spares.pop().or_else(Frame::scratch) {
+                match self.spares.pop().or_else(reclaim::try_scratch) {
                     Some(frame) => self.pages.push_back(frame),
                     None if moved > 0 => break,
                     None => return Err(ENOMEM),

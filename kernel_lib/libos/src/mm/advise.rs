@@ -207,6 +207,11 @@ impl AddressSpace {
         self.populate(start, end, write)
     }
 
+    /// Whether there is a mapping at each page of the range.
+    pub fn is_mapped(&self, start: u64, length: u64) -> bool {
+        vma::range(start, length).is_some_and(|(start, end)| self.covered(start, end).is_ok())
+    }
+
     /// mincore(2): bit 0 of each byte says whether the page is in memory.
     pub fn residency(&self, start: u64, length: u64) -> Result<Vec<u8>, Errno> {
         if !start.is_multiple_of(PAGE_SIZE) {

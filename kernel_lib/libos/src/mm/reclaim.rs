@@ -2,6 +2,8 @@
 //!
 //! A small reserve is kept for the library OS itself (page tables, heap), so that a program runs out of memory before we do. Functions
 //! named `try_…` do not sleep and answer None at the reserve; the caller lets go of its locks, calls [`make_room`] and tries again.
+//! What the library OS allocates for itself goes into the reserve, and a failure there ends the VM. Therefore [`before_call`] sees to it that each
+//! system call begins with most of the reserve, and what a call needs by the program's choice is asked for by [`items`].
 
 use crate::errno::{Errno, ENOMEM};
 use crate::host;
@@ -18,6 +20,8 @@ use hal::sync::Once;
 
 /// Pages that programs cannot have.
 const RESERVE: u64 = 1024;
+/// A system call begins with so many pages at least.
+const RESERVE_LEFT: u64 = RESERVE * 3 / 4;
 /// Grow ahead of need below this many free pages, when there is room to grow.
 const LOW: u64 = 4096;
 const MIB: u64 = 1 << 20;
@@ -178,6 +182,36 @@ pub fn make_room(pages: u64) -> Result<(), Errno> {
         }
         _ => Err(ENOMEM),
     }
+}
+
+/// A system call begins: it finds what the library OS may need to serve it. Under no lock; may sleep.
+pub fn before_call() {
+    if available() < LOW {
+        refill();
+    }
+}
+
+#[cold]
+fn refill() {
+    prepare(0);
+    while available() < RESERVE_LEFT {
+        if make_room(0).is_err() {
+            break;
+        }
+    }
+}
+
+/// `count` copies of `item` in the heap, as many as a program asked for. ENOMEM: they would need the reserve, or more in one piece than there is.
+/// May sleep.
+pub fn items<T: Clone>(item: T, count: usize) -> Result<Vec<T>, Errno> {
+    let pages = count.checked_mul(core::mem::size_of::<T>()).ok_or(ENOMEM)?.div_ceil(PAGE_SIZE as usize) as u64;
+    prepare(pages);
+    let mut items = Vec::new();
+    if !room(pages) || (items.try_reserve_exact(count).is_err() && !(grow(pages) && items.try_reserve_exact(count).is_ok())) {
+        return Err(ENOMEM);
+    }
+    items.resize(count, item);
+    Ok(items)
 }
 
 /// Asks the host for more RAM. True: there is room now.

@@ -116,7 +116,7 @@ pub fn clone(task: &Arc<Task>, context: &mut UserContext, request: &CloneRequest
     let memory = task.memory().ok_or(EINVAL)?;
     let files = task.files();
     let inherit = Inherit {
-        files: Some(if has(CLONE_FILES) { files.clone() } else { files.duplicate() }),
+        files: Some(if has(CLONE_FILES) { files.clone() } else { files.duplicate()? }),
         fs: Some(if has(CLONE_FS) { task.fs() } else { task.fs().duplicate() }),
         memory: Some(if has(CLONE_VM) { memory.clone() } else { memory.fork()? }),
         credentials: task.credentials(),

@@ -2,6 +2,7 @@
 
 use super::{create, exit, rseq, seccomp, Task};
 use crate::errno::{Errno, EINTR, ERESTARTNOHAND, ERESTARTSYS};
+use crate::mm::reclaim;
 use crate::signal::{self, fault};
 use crate::{ptrace, sched, syscalls, SysResult};
 use alloc::sync::Arc;
@@ -40,6 +41,7 @@ static RESTART: [u8; syscalls::NUMBERS] = flags();
 /// A system call came in: dispatches, applies restart rules, leaves the result in RAX.
 pub fn system_call(context: &mut UserContext) {
     let task = sched::current();
+    reclaim::before_call();
     if context.fast == 0 {
         if let Some(memory) = task.memory() {
             memory.slow_call(context);

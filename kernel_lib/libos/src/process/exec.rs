@@ -237,7 +237,10 @@ fn reset_process(task: &Arc<Task>, name: &[u8], secure: bool) {
     process.aio.clear();
     let files = task.files();
     if Arc::strong_count(&files) > 2 {
-        drop(task.set_files(Some(files.duplicate())));
+        // Without memory for a table of its own it keeps the one that it shares.
+        if let Ok(own) = files.duplicate() {
+            drop(task.set_files(Some(own)));
+        }
     }
     drop(files);
     drop(task.files().remove_where(|_, close_on_exec| close_on_exec));

@@ -74,7 +74,7 @@ fn close_range(call: &mut Call<'_>) -> SysResult {
         return Err(EINVAL);
     }
     if flags & CLOSE_RANGE_UNSHARE != 0 {
-        let own = call.task.files().duplicate();
+        let own = call.task.files().duplicate()?;
         drop(call.task.set_files(Some(own)));
     }
     let files = call.task.files();

@@ -205,10 +205,23 @@ fn msync(call: &mut Call<'_>) -> SysResult {
     space(call)?.sync(call.args[0], call.args[1], flags & MS_SYNC != 0, flags & MS_INVALIDATE != 0).map(|()| 0)
 }
 
+/// Bytes that mincore(2) looks at together.
+const MINCORE_STEP: u64 = 1 << 28;
+
 /// mincore(2).
 fn mincore(call: &mut Call<'_>) -> SysResult {
-    let residency = space(call)?.residency(call.args[0], call.args[1])?;
-    hal::user::write_bytes(call.args[2], &residency).map(|()| 0)
+    let [start, length, out, ..] = call.args;
+    let space = space(call)?;
+    let mut done = 0;
+    loop {
+        let part = (length - done).min(MINCORE_STEP);
+        let residency = space.residency(start.checked_add(done).ok_or(ENOMEM)?, part)?;
+        hal::user::write_bytes(out.wrapping_add(done / PAGE_SIZE), &residency)?;
+        done += part;
+        if done == length {
+            return Ok(0);
+        }
+    }
 }
 
 /// madvise(2).
@@ -310,7 +323,7 @@ fn mbind(call: &mut Call<'_>) -> SysResult {
         return Ok(0);
     }
     // A hole in the range is EFAULT here.
-    space(call)?.residency(start, length).map(|_| 0).map_err(|_| EFAULT)
+    space(call)?.is_mapped(start, length).then_some(0).ok_or(EFAULT)
 }
 
 /// get_mempolicy(2).
@@ -323,7 +336,7 @@ fn get_mempolicy(call: &mut Call<'_>) -> SysResult {
         return Err(EINVAL);
     }
     if flags & MPOL_F_ADDR != 0 {
-        space(call)?.residency(address & !(PAGE_SIZE - 1), 1).map_err(|_| EFAULT)?;
+        space(call)?.is_mapped(address & !(PAGE_SIZE - 1), 1).then_some(()).ok_or(EFAULT)?;
     } else if address != 0 || flags & MPOL_F_NODE != 0 {
         return Err(EINVAL);
     }

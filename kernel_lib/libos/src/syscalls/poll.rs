@@ -1,16 +1,17 @@
 //! poll(2), ppoll(2), select(2), pselect6(2), epoll_create(2), epoll_ctl(2), epoll_wait(2), epoll_pwait(2), epoll_pwait2(2).
 
 use super::{full, Call, Entry};
-use crate::errno::{Errno, EFAULT, EINTR, EINVAL, EPERM, ERESTARTNOHAND, ETIMEDOUT};
+use crate::errno::{Errno, EFAULT, EINTR, EINVAL, ENOMEM, EPERM, ERESTARTNOHAND, ETIMEDOUT};
 use crate::fs::file::{O_CLOEXEC, O_RDWR};
 use crate::fs::{Events, OpenFile};
 use crate::ipc::epoll::{self, Epoll};
 use crate::ipc::links;
+use crate::mm::reclaim;
 use crate::wait::{wait_on, Interruptible, WaitQueue};
 use crate::SysResult;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use zerocopy::{FromBytes, Immutable, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
 
 pub const CALLS: &[Entry] = &[
     full(7, "poll", poll),
@@ -119,20 +120,19 @@ fn poll_files(call: &Call<'_>, address: u64, count: usize, deadline: Option<u64>
     if count as u64 > call.task.limit(RLIMIT_NOFILE) {
         return Err(EINVAL);
     }
-    let mut list: Vec<PollFd> = hal::user::read_array(address, count)?;
+    let mut list = reclaim::items(PollFd::new_zeroed(), count)?;
+    hal::user::read_bytes(address, list.as_mut_bytes())?;
     let table = call.task.files();
-    let mut files = Vec::with_capacity(count);
+    let mut files = Vec::new();
+    files.try_reserve_exact(count).map_err(|_| ENOMEM)?;
     // For each entry its place among the open files.
-    let mut places = Vec::with_capacity(count);
-    for entry in &mut list {
+    let mut places = reclaim::items(None, count)?;
+    for (entry, place) in list.iter_mut().zip(&mut places) {
         entry.revents = 0;
-        places.push(None);
         if entry.fd >= 0 {
             match table.get(entry.fd) {
                 Ok(file) => {
-                    if let Some(place) = places.last_mut() {
-                        *place = Some(files.len());
-                    }
+                    *place = Some(files.len());
                     files.push(file);
                 }
                 Err(_) => entry.revents = POLLNVAL,

@@ -192,7 +192,7 @@ fn sys_unshare(call: &mut Call<'_>) -> SysResult {
         return Err(EINVAL);
     }
     if flags & CLONE_FILES != 0 {
-        drop(call.task.set_files(Some(call.task.files().duplicate())));
+        drop(call.task.set_files(Some(call.task.files().duplicate()?)));
     }
     if flags & CLONE_FS != 0 {
         drop(call.task.set_fs(Some(call.task.fs().duplicate())));

@@ -3,6 +3,7 @@
 use super::{now, Common, Object, Table, IPC_NOWAIT, READ, WRITE};
 use crate::errno::{Errno, E2BIG, EAGAIN, EFAULT, EIDRM, EINTR, EINVAL, ENOMSG, EPERM};
 use crate::ipc::links::{capable, CAP_SYS_RESOURCE};
+use crate::mm::reclaim;
 use crate::sched;
 use crate::wait::{Interruptible, WaitQueue};
 use crate::SysResult;
@@ -91,7 +92,7 @@ pub fn send(id: i32, address: u64, bytes: usize, flags: u32) -> SysResult {
     if kind < 1 {
         return Err(EINVAL);
     }
-    let mut text = alloc::vec![0; bytes];
+    let mut text = reclaim::items(0, bytes)?;
     user::read_bytes(address.checked_add(8).ok_or(EFAULT)?, &mut text)?;
     let queue = QUEUES.find(id)?;
     queue.common.check(WRITE)?;

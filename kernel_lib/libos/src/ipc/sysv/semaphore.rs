@@ -5,6 +5,7 @@
 
 use super::{now, Common, Object, Table, IPC_NOWAIT, READ, WRITE};
 use crate::errno::{Errno, E2BIG, EAGAIN, EFBIG, EIDRM, EINTR, EINVAL, ERANGE, ETIMEDOUT};
+use crate::mm::reclaim;
 use crate::sched;
 use crate::wait::{Interruptible, WaitQueue};
 use crate::SysResult;
@@ -102,11 +103,12 @@ enum Attempt {
 pub fn get(key: i32, count: i32, flags: u32) -> SysResult {
     let count = usize::try_from(count).ok().filter(|&count| count <= MAX_IN_SET).ok_or(EINVAL)?;
     let fits = |set: &Set| if count > set.state.lock().semaphores.len() { Err(EINVAL) } else { Ok(()) };
+    let semaphores = reclaim::items(Semaphore::default(), count)?;
     let make = |common| {
         if count == 0 {
             return Err(EINVAL);
         }
-        let state = State { semaphores: alloc::vec![Semaphore::default(); count], undo: BTreeMap::new() };
+        let state = State { semaphores, undo: BTreeMap::new() };
         Ok(Set { common, state: SpinLock::new(state), operated: AtomicI64::new(0), queue: WaitQueue::new() })
     };
     SETS.get(key, flags, fits, make).map(|id| id as usize)

@@ -7,6 +7,7 @@ use crate::errno::{Errno, EAGAIN, EALREADY, ECONNRESET, EINPROGRESS, EINVAL, EIS
 use crate::fs::Events;
 use crate::host;
 use crate::io::IoBuffer;
+use crate::mm::reclaim;
 use crate::net::channel::Channel;
 use crate::net::message::{Incoming, Outgoing, Wait, MSG_ERRQUEUE, MSG_OOB};
 use crate::net::options::{Options, SOL_SOCKET, SO_ERROR, SO_OOBINLINE};
@@ -82,7 +83,7 @@ impl LocalEnd {
 
     /// The last byte is urgent and travels beside the stream (tcp(7)).
     fn send_urgent(&self, message: &mut Outgoing<'_, '_>, wait: &Wait) -> SysResult {
-        let mut bytes = alloc::vec![0; message.buffer.remaining()];
+        let mut bytes = reclaim::items(0, message.buffer.remaining())?;
         let count = message.buffer.get(&mut bytes)?;
         let Some((&last, rest)) = bytes[..count].split_last() else { return Ok(0) };
         let mut buffer = IoBuffer::take(rest);

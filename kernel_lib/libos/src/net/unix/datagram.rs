@@ -5,6 +5,7 @@
 use super::{name, UnixSocket};
 use crate::errno::{Errno, EAGAIN, ECONNREFUSED, ECONNRESET, EMSGSIZE, ENOTCONN, EPERM, EPIPE, EPROTOTYPE};
 use crate::fs::{Events, OpenFile};
+use crate::mm::reclaim;
 use crate::net::message::{Ancillary, Incoming, Outgoing, Wait, MSG_TRUNC};
 use crate::net::options::SO_PASSCRED;
 use crate::net::socket::SOCK_DGRAM;
@@ -129,7 +130,7 @@ impl UnixSocket {
         if self.is_shut().1 {
             return Err(EPIPE);
         }
-        let mut data = alloc::vec![0; length];
+        let mut data = reclaim::items(0, length)?;
         let got = message.buffer.get(&mut data)?;
         if got < length {
             return Err(crate::errno::EFAULT);
