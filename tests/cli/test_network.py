@@ -113,6 +113,23 @@ run /bin/ip -br link show v0
 run brctl delbr b0
 """
 
+SETTINGS = """
+run sh -c "find /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/neigh /proc/sys/net/ipv6/conf -type f | sort"
+run stat -c "%A %F" /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf /proc/sys/net/ipv4/route/flush
+run sysctl net.ipv4.ip_forward net.ipv4.ip_local_port_range net.ipv6.conf.lo.disable_ipv6
+run sysctl -w net.ipv4.ip_forward=1
+run cat /proc/sys/net/ipv4/conf/lo/forwarding
+run sysctl -w net.ipv4.ip_local_port_range="20000 30000"
+run sysctl net.ipv4.ip_local_port_range
+run sysctl -w net.ipv4.ip_forward=word
+run /bin/ip link add a0 type veth peer name b0
+run sysctl -w net.ipv4.conf.a0.rp_filter=2
+run sysctl net.ipv4.conf.a0.rp_filter
+run sysctl -w net.ipv4.conf.none.rp_filter=2
+run ls /proc/sys/net/ipv4/conf
+run sysctl -w net.ipv4.tcp_congestion_control=reno
+"""
+
 WITHOUT = """
 run /bin/ip link add br0 type bridge
 run /bin/ip link set lo mtu 1400
@@ -142,8 +159,14 @@ def outcome(runtime: bundles.Native | bundles.Runtime, bundle: bundles.Bundle) -
 
 @pytest.mark.parametrize(
     ("script", "capabilities"),
-    [(LINKS, ADMINISTRATOR), (ADDRESSES_AND_ROUTES, ADMINISTRATOR), (CONTROLS, ADMINISTRATOR), (WITHOUT, ())],
-    ids=["links", "addresses and routes", "controls", "without the capability"],
+    [
+        (LINKS, ADMINISTRATOR),
+        (ADDRESSES_AND_ROUTES, ADMINISTRATOR),
+        (CONTROLS, ADMINISTRATOR),
+        (SETTINGS, ADMINISTRATOR),
+        (WITHOUT, ()),
+    ],
+    ids=["links", "addresses and routes", "controls", "settings", "without the capability"],
 )
 def test_as_on_the_host(
     contained: bundles.Runtime, bundle: bundles.Bundle, script: str, capabilities: Sequence[str]
@@ -178,3 +201,21 @@ def test_the_hosts_network_is_not_the_containers(contained: bundles.Runtime, bun
     (bundle.path / "config.json").write_text(json.dumps(document))
     ended = contained.run(bundle, timeout=60)
     assert (ended.code, ended.stderr.strip()) == (2, b"RTNETLINK answers: Operation not permitted")
+
+
+def test_settings_are_kept_from_others(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
+    script = "cat /proc/sys/net/ipv4/ip_default_ttl; echo 7 > /proc/sys/net/ipv4/ip_default_ttl"
+    bundle.configure(["sh", "-c", script])
+    ended = contained.run(bundle, timeout=60)
+    assert (ended.code, ended.text) == (1, "64\n"), str(ended)
+    assert b"Operation not permitted" in ended.stderr
+
+
+def test_ports_that_need_no_capability(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:
+    document = bundles.configuration(["busybox", "nc", "-l", "-p", "80", "-w", "1"], uid=1000)
+    document["process"]["capabilities"] = {}
+    refused, allowed = document, {**document, "linux": {**document["linux"]}}
+    allowed["linux"]["sysctl"] = {"net.ipv4.ip_unprivileged_port_start": "80"}
+    for config, words in ((refused, b"Permission denied"), (allowed, b"timed out")):
+        (bundle.path / "config.json").write_text(json.dumps(config))
+        assert words in contained.run(bundle, timeout=60).stderr

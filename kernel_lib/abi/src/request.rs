@@ -119,6 +119,15 @@ pub const AND_DIRECTORY: u16 = 1;
 pub const WALK_SIBLINGS: u16 = 1;
 /// SOCKET's flag: one of [`NETWORK_TABLES`].
 pub const SOCKET_TABLE: u16 = 1;
+/// SOCKET's flags for what /proc/sys/net has of the network namespace.
+pub mod setting {
+    /// Mode and number of a file or directory.
+    pub const STAT: u16 = 2;
+    /// A line for each entry of a directory: its number, a space, its name, and '/' behind that of a directory.
+    pub const LIST: u16 = 3;
+    pub const READ: u16 = 4;
+    pub const WRITE: u16 = 5;
+}
 /// What the container's network namespace shows in /proc/net.
 pub const NETWORK_TABLES: [&str; 24] = [
     "arp",
@@ -230,7 +239,7 @@ ops! {
     19 Unmap "unmap" "a0 window address, a1 bytes" "Takes window pages back.";
     20 Lock "lock" "handle; flags 0 flock, 1 OFD get, 2 OFD set; a0 type, a1 start, a2 bytes" "Advisory locks against other users of a shared volume; never blocks (EAGAIN). out[0..3]: type, start, bytes of the conflict for get.";
     21 Copy "copy" "handle; a0 offset, a1 second handle, a2 its offset, a3 bytes" "copy_file_range(2), falling back to what the file systems can do.";
-    22 Socket "socket" "a0 domain, a1 type, a2 protocol; flags 1: a0 table; a1 buffer, a2 bytes" "A nonblocking socket in the container's network namespace (AF_INET, AF_INET6, AF_NETLINK of NETLINK_ROUTE; AF_PACKET refused); result: handle. flags 1 = the text of one of that namespace's tables (arp, dev, route, tcp ...), as far as there is room; result: bytes.";
+    22 Socket "socket" "a0 domain, a1 type, a2 protocol; flags 1: a0 table; a1 buffer, a2 bytes" "A nonblocking socket in the container's network namespace (AF_INET, AF_INET6, AF_NETLINK of NETLINK_ROUTE; AF_PACKET refused); result: handle. flags 1 = the text of one of that namespace's tables (arp, dev, route, tcp ...), as far as there is room; result: bytes. flags 2 to 5: a setting of that namespace, below /proc/sys/net: a0 path, a1 bytes; a2 buffer, a3 bytes; 2 result: mode, out[0]: inode number; 3 a list of names, 4 the text, as far as there is room; result: bytes; 5 sets it, as network administrator.";
     23 SocketControl "socket_control" "handle; flags verb; a0 level or backlog or how, a1 option; a2 buffer, a3 bytes" "bind, listen, connect, shutdown, names and options; names and values are Linux's bytes. result: 0, or bytes written to the buffer.";
     24 Accept "accept" "handle; a0 -> address, a1 bytes" "accept4(2), nonblocking: result: new handle, out[0]: address bytes.";
     25 Send "send" "handle; segments; flags MSG_*; a0 address, a1 bytes; a2 control, a3 bytes; a4 1 = as network administrator" "sendmsg(2), never blocking; control messages of level IPPROTO_IP, IPPROTO_IPV6 and SOL_UDP only. To AF_NETLINK: messages of an allow-list, each attribute of those that change something checked; the others are answered EOPNOTSUPP by the kernel.";

@@ -254,7 +254,7 @@ fn build(launch: Launch, ahead: Option<Ahead>, ready: Arc<Ready>) -> Result<Buil
 fn start(built: Built, first_is_confined: &Receiver<()>) -> Result<Running, HostError> {
     let Built { plan, memory, machine, vcpu, entries, clock, ram_end, dax_end, doorbell, jailed, filters, trees, streams, control, ready } =
         built;
-    let (has_proc, network_is_own) = (jailed.has_proc, jailed.network_is_own);
+    let has_proc = jailed.has_proc;
     let network = jailed.confine(&trees)?;
     let features = machine.features();
     let (notices, inbox) = channel();
@@ -283,7 +283,6 @@ fn start(built: Built, first_is_confined: &Receiver<()>) -> Result<Running, Host
         notifications: crate::services::notify::Notifications::default(),
         has_proc,
         network,
-        network_is_own,
     });
     let grow = notices.clone();
     let servers = Arc::new(Servers::new(host.clone(), doorbell, features.tsc_hz, Box::new(move || drop(grow.send(Notice::GrowServers)))));

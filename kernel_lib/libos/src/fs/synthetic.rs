@@ -429,6 +429,11 @@ impl Directory {
         list.map(|((name, node), position)| Name { name: name.clone(), mode: node.mode(), ino: node.ino(), position }).collect()
     }
 
+    /// The directory of that name.
+    pub fn below(&self, name: &[u8]) -> Option<Arc<Self>> {
+        self.below.lock().get(name).cloned()
+    }
+
     pub fn entry(&self, name: &[u8]) -> Option<Arc<dyn Node>> {
         self.entries.lock().get(name).cloned()
     }

@@ -25,7 +25,7 @@ pub mod seccomp;
 
 pub use root::Cell;
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use abi::config::ContainerSpec;
 
@@ -46,10 +46,28 @@ pub struct Jailed {
     pub has_proc: bool,
     enabled: bool,
     cell: Option<Cell>,
-    /// /proc/net of the container's network namespace, where there is a proc.
-    network: Option<OwnedFd>,
-    /// The container may change that namespace.
-    pub network_is_own: bool,
+    network: Network,
+}
+
+/// The container's network namespace.
+#[derive(Debug)]
+pub struct Network {
+    /// Its /proc/net, where there is a proc.
+    pub tables: Option<OwnedFd>,
+    /// Its /proc/sys/net.
+    pub settings: Option<OwnedFd>,
+    /// It is the container's to change, for those of its processes that may.
+    pub is_own: bool,
+}
+
+impl Network {
+    fn new(is_own: bool) -> Self {
+        Self { tables: root::open_host("/proc/self/net"), settings: root::open_host("/proc/sys/net"), is_own }
+    }
+
+    pub fn directories(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        [&self.tables, &self.settings].into_iter().flatten().map(AsFd::as_fd)
+    }
 }
 
 /// Ahead of the plan: a mount namespace of our own, and what it takes to leave its root. None: that has to wait.
@@ -68,8 +86,8 @@ pub fn enter(
 ) -> Result<Jailed, HostError> {
     if !plan.enabled {
         namespaces::join_network_only(namespaces)?;
-        let network = root::network_directory();
-        return Ok(Jailed { has_proc: root::enter_descriptor_directory(), enabled: false, cell: None, network, network_is_own: false });
+        let network = Network::new(false);
+        return Ok(Jailed { has_proc: root::enter_descriptor_directory(), enabled: false, cell: None, network });
     }
     privileges::set_label(plan)?;
     let of_runtime = namespaces::network();
@@ -78,8 +96,8 @@ pub fn enter(
     let own_mounts = namespaces::enter(namespaces, container, cell.is_some())?;
     // The one that the runtime is in is the host's, or that of many.
     let bounding = container.process.capabilities.bounding;
-    let network_is_own = namespaces::network() != of_runtime && privileges::may_change_network(bounding);
-    let network = root::network_directory();
+    let is_another = of_runtime.zip(namespaces::network()).is_some_and(|(before, now)| before != now);
+    let network = Network::new(is_another && privileges::may_change_network(bounding));
     let cell = match cell {
         None if own_mounts => Some(root::prepare()?),
         prepared => prepared,
@@ -88,13 +106,13 @@ pub fn enter(
         cell.exchange(&container.mounts, trees)?;
     }
     let has_proc = cell.as_ref().map_or_else(root::enter_descriptor_directory, Cell::has_proc);
-    privileges::drop_all(plan, bounding, network_is_own)?;
-    Ok(Jailed { has_proc, enabled: true, cell, network, network_is_own })
+    privileges::drop_all(plan, bounding, network.is_own)?;
+    Ok(Jailed { has_proc, enabled: true, cell, network })
 }
 
 impl Jailed {
-    /// Step 4, for the calling thread and those that it starts. What is left: /proc/net of the container's network namespace.
-    pub fn confine(self, trees: &[Tree]) -> Result<Option<OwnedFd>, HostError> {
+    /// Step 4, for the calling thread and those that it starts. What is left: the container's network namespace.
+    pub fn confine(self, trees: &[Tree]) -> Result<Network, HostError> {
         if !self.enabled {
             return Ok(self.network);
         }
@@ -102,7 +120,7 @@ impl Jailed {
             cell.enter()?;
         }
         privileges::drop_chroot()?;
-        let trees: Vec<_> = trees.iter().map(|tree| tree.fd.as_fd()).chain(self.network.as_ref().map(AsFd::as_fd)).collect();
+        let trees: Vec<_> = trees.iter().map(|tree| tree.fd.as_fd()).chain(self.network.directories()).collect();
         landlock::restrict(&trees);
         Ok(self.network)
     }

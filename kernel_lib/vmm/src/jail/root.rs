@@ -91,9 +91,9 @@ pub fn enter_descriptor_directory() -> bool {
     open_directory(CWD, "/proc/self/fd").is_ok_and(|fd| rustix::process::fchdir(fd).is_ok())
 }
 
-/// Seen by its descriptor, it is that of the process's network namespace whatever the root becomes.
-pub fn network_directory() -> Option<OwnedFd> {
-    open_directory(CWD, "/proc/self/net").ok()
+/// A directory of the host's proc about the process's network namespace. Seen by its descriptor, it stays that whatever the root becomes.
+pub fn open_host(path: &str) -> Option<OwnedFd> {
+    open_directory(CWD, path).ok()
 }
 
 /// In a mount namespace of our own, which keeps the host's root for now.

@@ -12,6 +12,7 @@ mod names;
 mod netlink;
 pub mod notify;
 mod report;
+mod settings;
 mod socket_control;
 mod sockets;
 mod terminals;
@@ -19,7 +20,6 @@ mod terminals;
 pub mod tests;
 pub mod window;
 
-use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
@@ -29,6 +29,7 @@ use crate::backends::Machine;
 use crate::control::Control;
 use crate::events::Events;
 use crate::handles::Handles;
+use crate::jail::Network;
 use crate::memory::{Fault, GuestMemory};
 use crate::server::Worker;
 use crate::watch::Watcher;
@@ -54,10 +55,7 @@ pub struct Host {
     pub notifications: notify::Notifications,
     /// Whether /proc/self/fd is the process's working directory (see `names`).
     pub has_proc: bool,
-    /// /proc/net of the container's network namespace.
-    pub network: Option<OwnedFd>,
-    /// That namespace is the container's to change, for those of its processes that may.
-    pub network_is_own: bool,
+    pub network: Network,
 }
 
 /// A request, copied out of its slot.

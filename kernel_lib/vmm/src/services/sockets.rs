@@ -1,7 +1,7 @@
 //! socket, accept, send, receive, watch. Sockets are the host's, in the container's network namespace, and never block.
 
 use std::io::IoSlice;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use abi::request::{NETWORK_TABLES, SOCKET_TABLE};
@@ -36,6 +36,20 @@ fn control_is_allowed(mut data: &[u8]) -> bool {
     true
 }
 
+/// What a file of proc says, as far as there is room.
+pub(super) fn read_text(file: &OwnedFd, room: u64) -> Result<Vec<u8>, Errno> {
+    let mut text = vec![0; room as usize];
+    let mut done = 0;
+    while let Some(rest) = text.get_mut(done..).filter(|rest| !rest.is_empty()) {
+        match rustix::io::read(file, rest)? {
+            0 => break,
+            more => done += more,
+        }
+    }
+    text.truncate(done);
+    Ok(text)
+}
+
 impl Host {
     pub(super) fn socket_handle(&self, number: u32) -> Result<Arc<Handle>, Errno> {
         let handle = self.handles.get(number)?;
@@ -50,23 +64,18 @@ impl Host {
     fn network_table(&self, request: &Request) -> Answer {
         let [table, buffer, room, ..] = request.args;
         let name = *NETWORK_TABLES.get(table as usize).ok_or(Errno::INVAL)?;
-        let directory = self.network.as_ref().ok_or(Errno::NOENT)?;
+        let directory = self.network.tables.as_ref().ok_or(Errno::NOENT)?;
         let file = rustix::fs::openat(directory, name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
-        let mut text = vec![0; room.min(MAX_TABLE) as usize];
-        let mut done = 0;
-        while let Some(rest) = text.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            match rustix::io::read(&file, rest)? {
-                0 => break,
-                more => done += more,
-            }
-        }
-        self.memory.write_bytes(buffer, text.get(..done).unwrap_or_default()).map_err(fault)?;
-        Ok(Reply::of(done as u64))
+        let text = read_text(&file, room.min(MAX_TABLE))?;
+        self.memory.write_bytes(buffer, &text).map_err(fault)?;
+        Ok(Reply::of(text.len() as u64))
     }
 
     pub(super) fn socket(&self, request: &Request) -> Answer {
-        if request.flags() == SOCKET_TABLE {
-            return self.network_table(request);
+        match request.flags() {
+            0 => {}
+            SOCKET_TABLE => return self.network_table(request),
+            verb => return self.setting(request, verb),
         }
         let (domain, kind, protocol) = (request.small(0)?, request.small(1)?, request.small(2)?);
         let family = match domain as i32 {
@@ -154,7 +163,7 @@ impl Host {
 
     /// With CAP_NET_ADMIN, if it is `asked` for and the network namespace is the container's own.
     pub(super) fn administering<T>(&self, asked: bool, act: impl FnOnce() -> T) -> T {
-        if asked && self.network_is_own {
+        if asked && self.network.is_own {
             privileges::as_network_administrator(act)
         } else {
             act()

@@ -16,6 +16,7 @@ mod memory;
 mod network;
 mod process;
 mod report;
+mod settings;
 pub mod sysctl;
 mod system;
 

@@ -222,4 +222,5 @@ pub fn fill(root: &Arc<Directory>, container: &ContainerSpec) {
             sys.control(&path, 0o644, move |_| Ok(get(&shown) + "\n"), move |_, text| write(&changed, Words, text));
         }
     }
+    sys.put("net", super::settings::directory(sys.directory("net")));
 }

@@ -15,6 +15,7 @@ mod local;
 mod options;
 mod ready;
 mod request;
+pub mod settings;
 mod transfer;
 
 use super::message::{Incoming, Outgoing, Wait, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK, MSG_TRUNC, MSG_WAITALL};
@@ -109,9 +110,8 @@ pub fn open(domain: i32, kind: i32, protocol: i32) -> Result<Arc<dyn Socket>, Er
 /// The first port that needs no capability.
 fn first_free_port() -> u16 {
     const DEFAULT: u16 = 1024;
-    let Some(container) = crate::boot::container() else { return DEFAULT };
-    let setting = container.spec.sysctl.iter().find(|(name, _)| name == "net.ipv4.ip_unprivileged_port_start");
-    setting.and_then(|(_, value)| value.trim().parse().ok()).unwrap_or(DEFAULT)
+    let setting = settings::read("ipv4/ip_unprivileged_port_start").ok();
+    setting.and_then(|value| core::str::from_utf8(&value).ok()?.trim().parse().ok()).unwrap_or(DEFAULT)
 }
 
 impl HostSocket {
@@ -350,7 +350,7 @@ impl Socket for HostSocket {
         }
         // The host's process may bind any port: whether the guest's may is decided here (ip(7), ip_unprivileged_port_start).
         let port = Endpoint::parse(address).map_or(0, |endpoint| endpoint.port);
-        if port != 0 && port < first_free_port() && !capable(CAP_NET_BIND_SERVICE) {
+        if port != 0 && !capable(CAP_NET_BIND_SERVICE) && port < first_free_port() {
             return Err(EACCES);
         }
         request::bind(self.handle()?, address)

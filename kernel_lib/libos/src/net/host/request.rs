@@ -28,6 +28,13 @@ pub fn table(number: usize, buffer: &[u8]) -> Result<usize, Errno> {
     plain(&Request::new(Op::Socket, 0, args).with_flags(SOCKET_TABLE)).map(|answer| answer.value as usize)
 }
 
+/// A request about a setting of the network namespace (`abi::request::setting`).
+pub fn setting(verb: u16, path: &str, buffer: &[u8], administers: bool) -> Result<Answer, Errno> {
+    let path = path.as_bytes().to_vec();
+    let args = [place(&path), path.len() as u64, place(buffer), buffer.len() as u64, administers.into(), 0];
+    plain(&Request::new(Op::Socket, 0, args).with_flags(verb))
+}
+
 /// The host's inode number of a socket.
 pub fn number(handle: u32) -> Result<u64, Errno> {
     crate::fs::host::stat_handle(handle).map(|stat| stat.ino)

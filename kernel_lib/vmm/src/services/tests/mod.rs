@@ -53,8 +53,8 @@ fn jailed_server(host: Arc<Host>) -> Sender<(Request, Sender<Answer>)> {
         rights.effective -= rustix::thread::CapabilitySet::NET_ADMIN;
         rights.permitted -= rustix::thread::CapabilitySet::NET_ADMIN;
         rustix::thread::set_capabilities(None, rights).unwrap();
-        let network = host.network.as_ref().unwrap();
-        crate::jail::landlock::restrict(&[std::os::fd::AsFd::as_fd(&*tree), std::os::fd::AsFd::as_fd(network)]);
+        let tree = std::iter::once(std::os::fd::AsFd::as_fd(&*tree));
+        crate::jail::landlock::restrict(&tree.chain(host.network.directories()).collect::<Vec<_>>());
         crate::jail::seccomp::Filter::new(crate::jail::seccomp::Thread::Server).unwrap().install().unwrap();
         while let Ok((request, answer)) = inbox.recv() {
             let _ = answer.send(host.serve(&request, &Worker::outside()));
@@ -109,8 +109,11 @@ impl Guest {
             window: window::Window::default(),
             notifications: notify::Notifications::default(),
             has_proc: true,
-            network: Some(open(std::path::Path::new("/proc/self/net"))),
-            network_is_own: true,
+            network: Network {
+                tables: Some(open(std::path::Path::new("/proc/self/net"))),
+                settings: Some(open(std::path::Path::new("/proc/sys/net"))),
+                is_own: false,
+            },
         });
         let server = jailed_server(host.clone());
         Self { host, server, directory, machine, _notices: inbox }

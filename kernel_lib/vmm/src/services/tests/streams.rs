@@ -1,7 +1,7 @@
 //! Streams and sockets never block, and readiness is told.
 
 use abi::event::EventKind;
-use abi::request::{socket, Op, NETWORK_TABLES, SOCKET_TABLE, STREAM};
+use abi::request::{setting, socket, Op, NETWORK_TABLES, SOCKET_TABLE, STREAM};
 use rustix::fs::OFlags;
 
 use super::*;
@@ -131,4 +131,25 @@ fn a_nonblocking_pipe_is_nobody_elses() {
     assert_eq!((is_private(1), is_private(2)), (0, 0));
     rustix::io::ioctl_fionbio(&writer, true).unwrap();
     assert_eq!(is_private(1), 1);
+}
+
+#[test]
+fn settings_of_the_network_namespace() {
+    let guest = Guest::new("settings");
+    let ask = |verb, path: &str, administers| {
+        let [at, bytes] = guest.path(PATH, path);
+        guest.ask(Op::Socket, verb, 0, &[at, bytes, BUFFER, 4096, administers])
+    };
+    let text = |verb, path| String::from_utf8(guest.bytes(BUFFER, ask(verb, path, 0).unwrap().result)).unwrap();
+    let mode = |path| ask(setting::STAT, path, 0).map(|reply| reply.result);
+    assert_eq!(mode("ipv4/conf"), Ok(0o40555));
+    assert_eq!(mode("ipv4/ip_forward"), Ok(0o100_644));
+    assert!(text(setting::LIST, "").lines().any(|line| line.ends_with(" ipv4/")));
+    assert!(text(setting::LIST, "ipv4/conf").lines().any(|line| line.ends_with(" lo/")));
+    let value = text(setting::READ, "ipv4/ip_forward");
+    assert!(["0\n", "1\n"].contains(&value.as_str()));
+    for stranger in ["netfilter", "../kernel", "ipv4/../core", "/proc", "ipv4/none"] {
+        assert!(mode(stranger).is_err(), "{stranger}");
+    }
+    assert_eq!(ask(setting::WRITE, "ipv4/ip_forward", 1), Err(Errno::PERM), "a namespace of others");
 }
