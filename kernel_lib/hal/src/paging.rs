@@ -12,6 +12,7 @@ mod flush;
 
 pub use flush::Flush;
 
+use crate::cpu;
 use crate::frame::{Frame, Page, Returns};
 use crate::phys;
 use crate::sync::SpinLock;
@@ -105,6 +106,8 @@ pub struct PageTable {
     resident: (usize, usize),
     /// Blocks that are mapped by their directory entry, with the address of their leaf table.
     huge: BTreeMap<u64, u64>,
+    /// Made by [`PageTable::for_copy`]: up to where [`PageTable::inherit`] has decided. Beyond may be pages of the tree's last space.
+    decided: Option<u64>,
 }
 
 /// What a leaf entry says.
@@ -121,7 +124,7 @@ pub struct Entry {
 }
 
 /// How a page is inherited (see [`PageTable::inherit`]).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Inherit {
     /// Not at all.
     Skip,
@@ -129,6 +132,8 @@ pub enum Inherit {
     Share(Rights),
     /// A copy of its own, with the parent's rights; when there is no memory, as `Share` with these rights.
     Copy(Rights),
+    /// Another page in its place, with the parent's rights.
+    Instead(Frame),
 }
 
 const fn index(address: u64, level: u32) -> usize {
@@ -143,19 +148,34 @@ impl PageTable {
     /// An empty space. `kind`: a number for what will run there; tables of the same kind that are left over are used first. None: out of
     /// memory.
     pub fn new(kind: u64) -> Option<Self> {
-        let tables = match tables::take_tree(kind) {
-            Some(tables) => tables,
+        let mut tables = Self::tables(kind)?;
+        tables.empty();
+        Some(Self::of(tables, kind, None))
+    }
+
+    /// A space for [`Self::inherit`] to fill, in the order of addresses, and [`Self::inherit_no_more`] to end. Its tree may still map the pages of
+    /// the last copy of this kind: a page that is copied again goes to the same place, and the hypervisor's shadow of it stays.
+    pub fn for_copy(kind: u64) -> Option<Self> {
+        Some(Self::of(Self::tables(kind)?, kind, Some(0)))
+    }
+
+    fn tables(kind: u64) -> Option<Tables> {
+        match tables::take_tree(kind) {
+            Some(tables) => Some(tables),
             None => {
                 let frame = tables::take(true)?;
                 // SAFETY: a whole page of our own.
                 unsafe { *phys::pointer::<u64>(frame.address()).add(255) = layout::SHARED_PDPT | TABLE };
                 let mut tables = Tables::default();
                 tables.keep(frame, true);
-                tables
+                Some(tables)
             }
-        };
+        }
+    }
+
+    fn of(tables: Tables, kind: u64, decided: Option<u64>) -> Self {
         let root = Root { address: tables.root(), kind, tables: SpinLock::new(tables), loaded: AtomicU64::new(0) };
-        Some(Self { root: alloc::sync::Arc::new(root), resident: (0, 0), huge: BTreeMap::new() })
+        Self { root: alloc::sync::Arc::new(root), resident: (0, 0), huge: BTreeMap::new(), decided }
     }
 
     pub fn root(&self) -> &alloc::sync::Arc<Root> {
@@ -464,8 +484,8 @@ impl PageTable {
         }
     }
 
-    /// Fills a child's table from this one for `[start, end)` (fork): `choose` says how each page is inherited. Rights that this space
-    /// loses go to `flush`. Err: no memory for tables.
+    /// Fills a child's table from this one for `[start, end)` (fork): `choose` says how each page is inherited, `keep` whether one that the last
+    /// child had, and this space has not, is there in this child too. Rights that this space loses go to `flush`. Err: no memory for tables.
     pub fn inherit(
         &mut self,
         child: &mut Self,
@@ -473,8 +493,10 @@ impl PageTable {
         end: u64,
         flush: &mut Flush,
         mut choose: impl FnMut(u64, &Entry) -> Inherit,
+        mut keep: impl FnMut(u64, &Entry) -> bool,
     ) -> Result<(), OutOfMemory> {
         let (mut added, mut result) = ((0, 0), Ok(()));
+        child.decide(start, |_, _| false);
         let mut at = start;
         while let Some((from, stop)) = self.next_part(at, end) {
             let block = block_of(from);
@@ -489,29 +511,39 @@ impl PageTable {
                 if choice == Inherit::Skip || failed {
                     return;
                 }
+                child.decide(address, &mut keep);
+                child.decided = Some(address + 4096);
                 leaf = leaf.or_else(|| child.leaf(block, true));
                 let Some(leaf) = leaf else {
                     failed = true;
                     return;
                 };
-                let copy = match choice {
-                    Inherit::Copy(_) => {
-                        let source = Page::Window(described.address);
-                        Frame::copy_of(&source)
+                // SAFETY: the child's leaf entry; nobody runs in the child yet.
+                let slot = unsafe { leaf.add(index(address, 0)) };
+                // SAFETY: as above.
+                let had = unsafe { slot.read_volatile() };
+                let copied = matches!(choice, Inherit::Copy(_));
+                let (page, child_rights, own_rights) = match choice {
+                    Inherit::Copy(_) if Self::copy_again(&described, had, value & AHEAD) => {
+                        added.0 += 1;
+                        return;
                     }
-                    _ => None,
-                };
-                let (page, child_rights, own_rights) = match (copy, choice) {
-                    (Some(frame), _) => (Page::Ram(frame), described.rights, described.rights),
-                    (None, Inherit::Share(rights) | Inherit::Copy(rights)) if described.ram => {
-                        // SAFETY: borrowed to clone; the entry keeps its reference.
-                        let frame = unsafe { Frame::from_raw((described.address >> 12) as u32) };
-                        let shared = frame.clone();
-                        let _ = frame.into_raw();
-                        (Page::Ram(shared), rights, rights)
+                    Inherit::Instead(frame) => (Page::Ram(frame), described.rights, described.rights),
+                    Inherit::Copy(rights) | Inherit::Share(rights) => {
+                        let copy = if copied { Frame::copy_of(&Page::Window(described.address)) } else { None };
+                        match copy {
+                            Some(frame) => (Page::Ram(frame), described.rights, described.rights),
+                            None if described.ram => {
+                                // SAFETY: borrowed to clone; the entry keeps its reference.
+                                let frame = unsafe { Frame::from_raw((described.address >> 12) as u32) };
+                                let shared = frame.clone();
+                                let _ = frame.into_raw();
+                                (Page::Ram(shared), rights, rights)
+                            }
+                            None => (Page::Window(described.address), rights, rights),
+                        }
                     }
-                    (None, Inherit::Share(rights) | Inherit::Copy(rights)) => (Page::Window(described.address), rights, rights),
-                    (None, Inherit::Skip) => return,
+                    Inherit::Skip => return,
                 };
                 if matches!(page, Page::Ram(_)) {
                     added.0 += 1;
@@ -519,8 +551,12 @@ impl PageTable {
                     added.1 += 1;
                 }
                 let encoded = Self::encode(page, child_rights) | value & AHEAD;
-                // SAFETY: the child's leaf entry; nobody runs in the child yet.
-                unsafe { leaf.add(index(address, 0)).write_volatile(encoded) };
+                if encoded != had {
+                    // SAFETY: as above.
+                    unsafe { slot.write_volatile(encoded) };
+                }
+                // What was there, or the second reference to the same.
+                drop(Self::decode_owned(had));
                 if own_rights != described.rights {
                     // SAFETY: as in map.
                     unsafe { entry.write_volatile(value & (ADDRESS | OWNED | AHEAD) | own_rights.bits()) };
@@ -548,9 +584,56 @@ impl PageTable {
             }
             at = stop;
         }
+        child.decide(end, keep);
         child.resident.0 += added.0;
         child.resident.1 += added.1;
         result
+    }
+
+    /// What was not inherited so far is not there.
+    pub fn inherit_no_more(&mut self) {
+        self.decide(layout::LIBOS_BASE, |_, _| false);
+    }
+
+    /// Decides about pages of the tree's last space that lie before `end` and were not inherited. Nobody has the tree loaded.
+    fn decide(&mut self, end: u64, mut keep: impl FnMut(u64, &Entry) -> bool) {
+        let from = self.decided.map_or(end, |decided| decided.min(end));
+        if from == end {
+            return;
+        }
+        let mut kept = 0;
+        self.each(from, end, |address, entry| {
+            // SAFETY: as in map; the reference goes with the entry.
+            unsafe {
+                let value = entry.read_volatile();
+                if keep(address, &Self::describe(value)) {
+                    kept += 1;
+                } else {
+                    entry.write_volatile(0);
+                    drop(Self::decode_owned(value));
+                }
+            }
+        });
+        self.resident.0 += kept;
+        self.decided = Some(end);
+    }
+
+    /// Copies a page over the one that the last copy of this space had there, if nothing else has changed.
+    fn copy_again(page: &Entry, had: u64, ahead: u64) -> bool {
+        let same = had & !ADDRESS == page.rights.bits() | OWNED | ahead && Self::describe(had).references == 1;
+        if same {
+            // SAFETY: the entry's own frame, which nobody else has; it keeps its reference.
+            let frame = unsafe { Frame::from_raw(((had & ADDRESS) >> 12) as u32) };
+            frame.copy_from(&Page::Window(page.address));
+            let _ = frame.into_raw();
+        }
+        same
+    }
+
+    /// Whether the page of a space that ends may stay for the next copy: its own, or one that nobody writes to.
+    fn may_stay(entry: u64) -> bool {
+        let owned = PRESENT | OWNED;
+        entry & owned == owned && (entry & WRITE == 0 || Self::describe(entry).references == 1)
     }
 
     /// Calls `visit(address, entry)` for every leaf entry in use in `[start, end)`; tables that are absent are skipped whole.
@@ -741,15 +824,24 @@ impl PageTable {
 
 impl Drop for PageTable {
     fn drop(&mut self) {
-        // No vCPU runs a program in this space any more: nothing to flush. A tree that will be used again is emptied.
+        // No vCPU runs a program in this space any more: nothing to flush. A tree that will be used again is emptied, or keeps its pages.
         let empty = self.root.tables.lock().is_worth_keeping();
+        let mut may_stay = if empty && self.decided.is_some() && cpu::has_shadow_paging() { tables::MOST_PAGES_OF_TREE } else { 0 };
+        let mut staying = 0;
         let mut returns = Returns::default();
         let mut at = 0;
         while let Some((from, stop)) = self.next_part(at, layout::LIBOS_BASE) {
+            let huge = self.huge.contains_key(&from);
             self.each(from, stop, |_, entry| {
                 // SAFETY: as in map; the entry's reference is taken once, and nobody reads entries of a tree that goes.
                 unsafe {
-                    if let Some(Page::Ram(frame)) = Self::decode_owned(entry.read_volatile()) {
+                    let value = entry.read_volatile();
+                    if may_stay > 0 && !huge && Self::may_stay(value) {
+                        may_stay -= 1;
+                        staying += 1;
+                        return;
+                    }
+                    if let Some(Page::Ram(frame)) = Self::decode_owned(value) {
                         returns.add(frame);
                     }
                     if empty {
@@ -757,12 +849,36 @@ impl Drop for PageTable {
                     }
                 }
             });
-            if empty && self.huge.contains_key(&from) {
+            if empty && huge {
                 self.settle(from);
             }
             at = stop;
         }
+        self.root.tables.lock().pages = staying;
     }
+}
+
+/// Lets the pages go that a leaf table maps. Nobody has it loaded.
+pub(crate) fn empty_leaf(table: &Frame) {
+    let mut returns = Returns::default();
+    for offset in 0..512 {
+        // SAFETY: entries of the leaf table, each with a reference of its own.
+        unsafe {
+            let entry = phys::pointer::<u64>(table.address()).add(offset);
+            let value = entry.read_volatile();
+            if value != 0 {
+                entry.write_volatile(0);
+            }
+            if let Some(Page::Ram(frame)) = PageTable::decode_owned(value) {
+                returns.add(frame);
+            }
+        }
+    }
+}
+
+/// Takes back the pages that trees keep for the next copies of their spaces; how many.
+pub fn shrink() -> usize {
+    tables::empty_trees(0)
 }
 
 impl Drop for Root {

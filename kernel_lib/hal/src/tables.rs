@@ -7,10 +7,12 @@
 //!
 //! Better still, the whole tree of a space that ended serves the next one: programs lie at much the same places (see `libos::mm::exec`), so
 //! its directories fit as they are, KVM's shadows of them included. Its leaf tables are empty; those that are not needed do no harm. KVM
-//! keeps shadows of entries that come back with the same values, too: so a tree is best for the same program again (its `kind`).
+//! keeps shadows of entries that come back with the same values, too: so a tree is best for the same program again (its `kind`). The tree of
+//! a fork's child keeps its pages as well: the next child's are copied to the same places, and neither tables nor shadows change.
 
 use crate::cpu;
 use crate::frame::{Frame, Run};
+use crate::paging;
 use crate::sync::SpinLock;
 use alloc::vec::Vec;
 
@@ -20,6 +22,9 @@ const MOST: usize = 1024;
 /// Trees kept, and the largest worth it.
 const MOST_TREES: usize = 32;
 const LARGEST_TREE: usize = 40;
+/// Pages that trees keep, one and all.
+pub(crate) const MOST_PAGES_OF_TREE: usize = 1024;
+const MOST_PAGES: usize = 4096;
 
 struct Kept {
     /// Never used so far, and away from all other memory: where a table lies, KVM maps no huge page.
@@ -37,9 +42,19 @@ static KEPT: SpinLock<Kept> = SpinLock::new(Kept { fresh: None, directories: Vec
 pub(crate) struct Tables {
     directories: Vec<Frame>,
     leaves: Vec<Frame>,
+    /// Pages that the leaves still map while no space has the tree.
+    pub pages: usize,
 }
 
 impl Tables {
+    /// Lets the pages go that are still mapped; how many.
+    pub fn empty(&mut self) -> usize {
+        if self.pages != 0 {
+            self.leaves.iter().for_each(paging::empty_leaf);
+        }
+        core::mem::take(&mut self.pages)
+    }
+
     pub fn len(&self) -> usize {
         self.directories.len() + self.leaves.len()
     }
@@ -68,6 +83,7 @@ impl Drop for Tables {
         if self.directories.is_empty() && self.leaves.is_empty() {
             return;
         }
+        self.empty();
         for frames in self.directories.chunks(16) {
             let mut pages = [0; 16];
             for (page, frame) in pages.iter_mut().zip(frames) {
@@ -84,18 +100,34 @@ impl Drop for Tables {
     }
 }
 
-/// Gives an emptied tree back.
+/// Takes pages from the trees that keep them, the oldest first, until they keep no more than `most`; how many.
+pub(crate) fn empty_trees(most: usize) -> usize {
+    let mut kept = KEPT.lock();
+    let pages: usize = kept.trees.iter().map(|(_, tables)| tables.pages).sum();
+    let mut gone = 0;
+    for (_, tables) in &mut kept.trees {
+        if pages - gone <= most {
+            break;
+        }
+        gone += tables.empty();
+    }
+    gone
+}
+
+/// Gives back a tree that maps no more than its `pages`.
 pub(crate) fn give_tree(kind: u64, tables: Tables) {
     let mut kept = KEPT.lock();
     if tables.is_worth_keeping() && kept.trees.len() < MOST_TREES {
         kept.trees.push((kind, tables));
+        drop(kept);
+        empty_trees(MOST_PAGES);
     } else {
         drop(kept);
         drop(tables);
     }
 }
 
-/// An empty tree with tables where programs need them: the last of this kind, or the oldest when there are many.
+/// A tree with tables where programs need them: the last of this kind, or the oldest when there are many.
 pub(crate) fn take_tree(kind: u64) -> Option<Tables> {
     let mut kept = KEPT.lock();
     let same = kept.trees.iter().rposition(|(last, _)| *last == kind);

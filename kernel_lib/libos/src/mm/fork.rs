@@ -5,16 +5,15 @@
 //! rest is shared without the right to write. vfork and posix_spawn come here not at all: they share the space.
 
 use super::fault::worth_copies;
-use super::reclaim;
-use super::space::{read_only, AddressSpace};
+use super::space::{read_only, AddressSpace, Leftovers};
 use super::vma::{Backing, Flags, Mapping, Vma};
-use super::PAGE_SIZE;
+use super::{copies, reclaim, PAGE_SIZE};
 use crate::errno::{Errno, ENOMEM};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use hal::frame;
-use hal::paging::{Flush, Inherit};
+use hal::paging::{Entry, Inherit, PageTable};
 
 /// Up to so many private writable pages in use are copied, all of them.
 const COPY_ALL: usize = 512;
@@ -30,8 +29,9 @@ impl AddressSpace {
         }
         reclaim::prepare(COPY_ALL as u64 * 2);
         // The children of one program are of one kind, which is not its own.
-        let child = Self::new(self.layout(), self.root().kind().wrapping_mul(31).wrapping_add(1))?;
-        let mut flush = Flush::new();
+        let kind = self.root().kind().wrapping_mul(31).wrapping_add(1);
+        let child = Self::with(PageTable::for_copy(kind).ok_or(ENOMEM)?, self.layout());
+        let mut left = Leftovers::default();
         let mut inner = self.inner.lock();
         let inner = &mut *inner;
         let mut target = child.inner.lock();
@@ -45,6 +45,10 @@ impl AddressSpace {
         }
         let all = writable <= COPY_ALL && frame::available() > 4096 + writable as u64;
 
+        let patches = self.patching.load(Ordering::Relaxed);
+        let patched = if patches { super::patch::for_copy(inner, &mut left) } else { Vec::new() };
+        let patched_at = |address| patched.binary_search_by_key(&address, |(address, _)| *address).ok().map(|at| &patched[at].1);
+
         let mut result = Ok(());
         for vma in &inherited {
             let shared = vma.shared();
@@ -57,15 +61,25 @@ impl AddressSpace {
                 } else {
                     vma.end
                 };
-                result = inner.table.inherit(&mut target.table, vma.start, vma.end, &mut flush, |address, entry| {
-                    if shared || !entry.rights.write {
+                let choose = |address, entry: &Entry| {
+                    if let Some(frame) = patched_at(address) {
+                        Inherit::Instead(frame.clone())
+                    } else if shared || !entry.rights.write {
                         Inherit::Share(entry.rights)
                     } else if copied && address >= eager_from && frame::available() > 2048 {
                         Inherit::Copy(read_only(entry.rights))
                     } else {
                         Inherit::Share(read_only(entry.rights))
                     }
-                });
+                };
+                let known = known_pages(vma);
+                // An earlier child's page, if it is what a fault would bring: children make other calls than their parents, and touch other pages.
+                let keep = |address, entry: &Entry| {
+                    let is_copy = || known.as_ref().is_some_and(|file| file.holds(vma.index_of(address), entry.address));
+                    let is_right = patched_at(address).map_or_else(is_copy, |frame| frame.address() == entry.address);
+                    entry.ram && entry.rights == read_only(vma.rights) && is_right
+                };
+                result = inner.table.inherit(&mut target.table, vma.start, vma.end, &mut left.flush, choose, keep);
             }
             if result.is_err() {
                 break;
@@ -75,12 +89,13 @@ impl AddressSpace {
             copy.flags = copy.flags.without(Flags::LOCKED).without(Flags::LOCK_ON_FAULT);
             target.map.insert(copy);
         }
+        target.table.inherit_no_more();
         target.brk = inner.brk;
         target.patches = inner.patches.clone();
         target.note_peaks();
-        inner.table.flush(flush);
+        inner.table.flush(left.flush);
         child.auxv.lock().clone_from(&self.auxv.lock());
-        child.patching.store(self.patching.load(Ordering::Relaxed), Ordering::Relaxed);
+        child.patching.store(patches, Ordering::Relaxed);
         child.dumpable.store(self.dumpable.load(Ordering::Relaxed), Ordering::Relaxed);
         result.map_err(|_| ENOMEM)?;
         Ok(child.clone())
@@ -101,6 +116,14 @@ impl AddressSpace {
         for mapping in used {
             self.uses(mapping.pages.as_ref(), true);
         }
+    }
+}
+
+/// The copies of a file, of which a mapping shows what no process writes to.
+fn known_pages(vma: &Vma) -> Option<Arc<copies::File>> {
+    match &vma.backing {
+        Backing::Object(mapping, _) if !vma.shared() && !vma.rights.write => copies::of(mapping.pages.as_ref()),
+        _ => None,
     }
 }
 

@@ -165,7 +165,7 @@ pub fn prepare(pages: u64) {
 
 /// Frames ran out: grows the guest or kills somebody. Ok: try again. ENOMEM: the caller's own process has to go without. May sleep.
 pub fn make_room(pages: u64) -> Result<(), Errno> {
-    if room(pages) || grow(pages) || (super::copies::shrink(pages) > 0 && room(pages)) {
+    if room(pages) || grow(pages) || (hal::paging::shrink() as u64 + super::copies::shrink(pages) > 0 && room(pages)) {
         return Ok(());
     }
     if pages > ram_limit() / PAGE_SIZE {

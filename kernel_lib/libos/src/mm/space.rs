@@ -92,7 +92,10 @@ pub(super) struct Leftovers {
 impl AddressSpace {
     /// An empty space. `kind`: what will run there, see [`PageTable::new`].
     pub fn new(layout: Layout, kind: u64) -> Result<Arc<Self>, Errno> {
-        let table = PageTable::new(kind).ok_or(ENOMEM)?;
+        Ok(Self::with(PageTable::new(kind).ok_or(ENOMEM)?, layout))
+    }
+
+    pub(super) fn with(table: PageTable, layout: Layout) -> Arc<Self> {
         let root = table.root().clone();
         let inner = Inner {
             table,
@@ -118,7 +121,7 @@ impl AddressSpace {
         let mut spaces = SPACES.lock();
         spaces.retain(|known| known.strong_count() > 0);
         spaces.push(Arc::downgrade(&space));
-        Ok(space)
+        space
     }
 
     /// The page-table root to load when a task of this space runs.

@@ -210,6 +210,13 @@ impl FilePatches {
         state.pages.range(first..end).filter_map(|(&index, page)| Some((index, page.copies.last()?.clone(), page.lead))).collect()
     }
 
+    /// The newest copies in which system calls alone are patched.
+    pub fn patched_calls(&self) -> Vec<(u64, Frame, u64)> {
+        let state = self.state.lock();
+        let calls = state.pages.iter().filter(|(_, page)| page.jumps.is_none());
+        calls.filter_map(|(&index, page)| Some((index, page.copies.last()?.clone(), page.lead))).collect()
+    }
+
     /// Pages that have patched copies.
     pub fn indexes(&self) -> Vec<u64> {
         self.state.lock().pages.keys().copied().collect()

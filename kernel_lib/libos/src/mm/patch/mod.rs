@@ -25,7 +25,7 @@ use code::Pending;
 use core::sync::atomic::Ordering;
 use hal::context::UserContext;
 use hal::frame::{Frame, Page};
-use hal::paging::Rights;
+use hal::paging::{Entry, Rights};
 
 /// Places that cannot be patched in a space, by the address of the instruction: some of them, the others are tried again.
 pub(super) struct GivenUp([u64; 64]);
@@ -159,9 +159,7 @@ fn patch(inner: &mut Inner, left: &mut Leftovers, page_address: u64, wanted: Wan
     let (pages, index, rights) = (mapping.pages.clone(), vma.index_of(page_address), vma.rights);
     let file = cache::of(pages.as_ref(), true)?;
     let entry = inner.table.entry(page_address)?;
-    let is_the_files = || copies::of(pages.as_ref()).is_some_and(|copies| copies.holds(index, entry.address));
-    if entry.ram && file.is_copy(index, entry.address).is_none() && !is_the_files() {
-        // The program's own copy.
+    if !is_unchanged(&file, pages.as_ref(), index, &entry) {
         return None;
     }
     let base = area_below(inner, page_address, &pages)?;
@@ -266,6 +264,36 @@ pub(super) fn instead_of(
         }
     }
     copies
+}
+
+/// The newest patched pages for a copy of this space, by address: its only thread would come to each of them by a slow call, for its parent
+/// never makes the calls of a child. Not where CPUID is patched: it may stand among the instructions that changed.
+pub(super) fn for_copy(inner: &mut Inner, left: &mut Leftovers) -> Vec<(u64, Frame)> {
+    let mut found = Vec::new();
+    for (base, area) in inner.patches.areas.clone() {
+        if set_up(inner, left, base, &area.file, &area.pages).is_none() {
+            continue;
+        }
+        for (index, frame, lead) in area.file.patched_calls() {
+            let address = base + lead;
+            let same =
+                |vma: &&Vma| may_patch(vma) && matches!(&vma.backing, Backing::Object(mapping, _) if is_same(&mapping.pages, &area.pages));
+            if inner.map.find(address).filter(same).is_some_and(|vma| vma.index_of(address) == index) {
+                let entry = inner.table.entry(address);
+                if entry.is_none_or(|entry| is_unchanged(&area.file, area.pages.as_ref(), index, &entry)) {
+                    found.push((address, frame));
+                }
+            }
+        }
+    }
+    found.sort_unstable_by_key(|(address, _)| *address);
+    found
+}
+
+/// Whether a page is the file's own or a copy of ours, not the program's.
+fn is_unchanged(file: &FilePatches, pages: &dyn Pages, index: u64, entry: &Entry) -> bool {
+    let is_the_files = || copies::of(pages).is_some_and(|copies| copies.holds(index, entry.address));
+    !entry.ram || file.is_copy(index, entry.address).is_some() || is_the_files()
 }
 
 /// A range is about to lose its mappings: trampolines in it go with their patched pages, and trampolines whose file goes go too.
