@@ -59,18 +59,25 @@ pub const CPUID_ENTRIES: usize = 4096 / core::mem::size_of::<CpuidEntry>();
 /// [`CpuidEntry::leaf`] behind the last, [`CpuidEntry::subleaf`] where any will do.
 pub const CPUID_ANY: u32 = u32::MAX;
 
+/// Seconds, and nanoseconds below a second: readers divide nothing.
+#[repr(C)]
+pub struct Moment {
+    pub seconds: AtomicU64,
+    pub ns: AtomicU64,
+}
+
 /// At guest-physical [`crate::layout::TIME_PAGE`]; a seqlock: odd while the VMM writes.
-/// `ns = (((tsc - tsc_base) as u128 * mult as u128) >> 32) as u64 + base`.
+/// Since `tsc_base` there passed `((tsc - tsc_base) as u128 * mult as u128) >> 32` ns.
 #[repr(C)]
 pub struct TimePage {
     pub sequence: AtomicU32,
     pub pad: u32,
     pub tsc_base: AtomicU64,
     pub mult: AtomicU64,
-    /// CLOCK_MONOTONIC (and BOOTTIME) of the host at `tsc_base`, ns.
-    pub monotonic_base: AtomicU64,
-    /// CLOCK_REALTIME at `tsc_base`, ns.
-    pub realtime_base: AtomicU64,
+    /// CLOCK_MONOTONIC (and BOOTTIME) of the host at `tsc_base`.
+    pub monotonic: Moment,
+    /// CLOCK_REALTIME at `tsc_base`.
+    pub realtime: Moment,
     /// Rate of the local APIC timer's input with divisor 1, per second.
     pub apic_timer_hz: AtomicU64,
     pub tsc_hz: AtomicU64,

@@ -1,7 +1,7 @@
 //! Time from the TSC and the VMM's time page; no exits.
 
 use crate::phys;
-use abi::boot::TimePage;
+use abi::boot::{Moment, TimePage};
 use core::sync::atomic::{fence, Ordering};
 
 pub fn tsc() -> u64 {
@@ -14,11 +14,13 @@ fn page() -> &'static TimePage {
     unsafe { phys::at(abi::layout::TIME_PAGE) }
 }
 
-fn read(base: impl Fn(&TimePage) -> u64) -> u64 {
+fn read(base: impl Fn(&TimePage) -> &Moment) -> u64 {
     let page = page();
     loop {
         let before = page.sequence.load(Ordering::Acquire);
-        let (tsc_base, mult, base) = (page.tsc_base.load(Ordering::Relaxed), page.mult.load(Ordering::Relaxed), base(page));
+        let (tsc_base, mult) = (page.tsc_base.load(Ordering::Relaxed), page.mult.load(Ordering::Relaxed));
+        let base = base(page);
+        let base = base.seconds.load(Ordering::Relaxed) * 1_000_000_000 + base.ns.load(Ordering::Relaxed);
         let now = tsc();
         fence(Ordering::Acquire);
         if before & 1 == 0 && before == page.sequence.load(Ordering::Relaxed) {
@@ -30,12 +32,12 @@ fn read(base: impl Fn(&TimePage) -> u64) -> u64 {
 
 /// CLOCK_MONOTONIC in ns.
 pub fn monotonic() -> u64 {
-    read(|page| page.monotonic_base.load(Ordering::Relaxed))
+    read(|page| &page.monotonic)
 }
 
 /// CLOCK_REALTIME in ns since 1970.
 pub fn realtime() -> u64 {
-    read(|page| page.realtime_base.load(Ordering::Relaxed))
+    read(|page| &page.realtime)
 }
 
 /// Ticks of the TSC a second.

@@ -15,5 +15,4 @@ const _: () = assert!(abi::layout::MAX_VCPUS as u64 * abi::layout::CPU_AREA_SIZE
 const _: () = assert!(core::mem::offset_of!(crate::cpu::PerCpu, id) == 60);
 const _: () = assert!(core::mem::offset_of!(crate::cpu::PerCpu, fast_entry) == 328);
 const _: () = assert!(abi::layout::LIBOS_BASE + abi::layout::TIME_PAGE == 0x7f80_0000_8000);
-const _: () =
-    assert!(core::mem::offset_of!(abi::boot::TimePage, realtime_base) == 32 && core::mem::offset_of!(abi::boot::TimePage, mult) == 16);
+const _: () = assert!(core::mem::offset_of!(abi::boot::TimePage, realtime) == 40 && core::mem::offset_of!(abi::boot::TimePage, mult) == 16);

@@ -13,8 +13,15 @@ pub struct TimePage {
     pad: u32,
     tsc_base: AtomicU64,
     mult: AtomicU64,
-    monotonic_base: AtomicU64,
-    realtime_base: AtomicU64,
+    monotonic: Moment,
+    realtime: Moment,
+}
+
+/// `abi::boot::Moment`.
+#[repr(C)]
+pub struct Moment {
+    seconds: AtomicU64,
+    ns: AtomicU64,
 }
 
 const TIME_PAGE: u64 = 0x7f80_0000_8000;
@@ -84,14 +91,17 @@ pub struct Pair {
     rest: i64,
 }
 
-fn now(realtime: bool) -> u64 {
+/// Seconds, and nanoseconds below a second.
+#[inline(always)]
+fn now(realtime: bool) -> (u64, u64) {
     // SAFETY: the page is mapped in every address space and made of atomics.
     let page = unsafe { &*(TIME_PAGE as *const TimePage) };
     loop {
         let before = page.sequence.load(Ordering::Acquire);
         let tsc_base = page.tsc_base.load(Ordering::Relaxed);
         let mult = page.mult.load(Ordering::Relaxed);
-        let base = if realtime { &page.realtime_base } else { &page.monotonic_base }.load(Ordering::Relaxed);
+        let base = if realtime { &page.realtime } else { &page.monotonic };
+        let (mut seconds, mut ns) = (base.seconds.load(Ordering::Relaxed), base.ns.load(Ordering::Relaxed));
         let (low, high): (u32, u32);
         // SAFETY: RDTSC and a fence touch nothing.
         unsafe { asm!("lfence", "rdtsc", out("eax") low, out("edx") high, options(nostack, nomem)) };
@@ -101,7 +111,15 @@ fn now(realtime: bool) -> u64 {
             let product: u64;
             // SAFETY: (ticks * mult) >> 32 by a full multiplication; arithmetic only.
             unsafe { asm!("mul {mult}", "shrd rax, rdx, 32", mult = in(reg) mult, inout("rax") ticks => product, out("rdx") _, options(nostack, nomem)) };
-            return base + product;
+            ns += product;
+            // The page is seconds old at most. A division takes longer, which the empty instruction keeps the compiler from.
+            while ns >= BILLION {
+                ns -= BILLION;
+                seconds += 1;
+                // SAFETY: nothing.
+                unsafe { asm!("/* {} */", inout(reg) ns, options(nostack, nomem, preserves_flags)) };
+            }
+            return (seconds, ns);
         }
         core::hint::spin_loop();
     }
@@ -127,9 +145,9 @@ pub unsafe extern "C" fn __vdso_clock_gettime(clock: i32, out: *mut Pair) -> i64
         1 | 4 | 6 | 7 => false,
         _ => return system_call(SYS_CLOCK_GETTIME, clock as u64, out as u64),
     };
-    let ns = now(realtime);
+    let (seconds, ns) = now(realtime);
     // SAFETY: the caller's promise.
-    unsafe { out.write(Pair { seconds: (ns / BILLION) as i64, rest: (ns % BILLION) as i64 }) };
+    unsafe { out.write(Pair { seconds: seconds as i64, rest: ns as i64 }) };
     0
 }
 
@@ -139,11 +157,11 @@ pub unsafe extern "C" fn __vdso_clock_gettime(clock: i32, out: *mut Pair) -> i64
 /// As for the system call.
 #[no_mangle]
 pub unsafe extern "C" fn __vdso_gettimeofday(out: *mut Pair, zone: *mut [i32; 2]) -> i64 {
-    let ns = now(true);
+    let (seconds, ns) = now(true);
     // SAFETY: the caller's promise.
     unsafe {
         if !out.is_null() {
-            out.write(Pair { seconds: (ns / BILLION) as i64, rest: (ns % BILLION / 1000) as i64 });
+            out.write(Pair { seconds: seconds as i64, rest: (ns / 1000) as i64 });
         }
         if !zone.is_null() {
             zone.write([0, 0]);
@@ -158,7 +176,7 @@ pub unsafe extern "C" fn __vdso_gettimeofday(out: *mut Pair, zone: *mut [i32; 2]
 /// As for the system call.
 #[no_mangle]
 pub unsafe extern "C" fn __vdso_time(out: *mut i64) -> i64 {
-    let seconds = (now(true) / BILLION) as i64;
+    let seconds = now(true).0 as i64;
     if !out.is_null() {
         // SAFETY: the caller's promise.
         unsafe { out.write(seconds) };

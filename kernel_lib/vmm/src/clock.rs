@@ -87,8 +87,10 @@ impl Clock {
         fence(Ordering::Release);
         page.tsc_base.store(self.published.tsc, Ordering::Relaxed);
         page.mult.store(self.published.mult, Ordering::Relaxed);
-        page.monotonic_base.store(self.published.monotonic as u64, Ordering::Relaxed);
-        page.realtime_base.store(self.published.realtime as u64, Ordering::Relaxed);
+        for (moment, time) in [(&page.monotonic, self.published.monotonic), (&page.realtime, self.published.realtime)] {
+            moment.seconds.store((time / NS) as u64, Ordering::Relaxed);
+            moment.ns.store((time % NS) as u64, Ordering::Relaxed);
+        }
         page.apic_timer_hz.store(self.apic_timer_hz, Ordering::Relaxed);
         page.tsc_hz.store(self.tsc_hz, Ordering::Relaxed);
         page.sequence.store(sequence.wrapping_add(1), Ordering::Release);
