@@ -459,6 +459,41 @@ CASE(madvise_and_fork)
 	say("here %d %d", wiped[0], missing[0]);
 }
 
+/* Each child finds what its parent has at the moment, nothing of the child before it. */
+CASE(children_one_after_another)
+{
+	char *memory = map(4 * PAGE, RW, ANON);
+	for (int turn = 0; turn < 8; turn++) {
+		memory[0] = 'a' + turn;
+		if (turn == 2)
+			must(mprotect(memory + PAGE, PAGE, PROT_READ));
+		if (turn == 3)
+			must(mprotect(memory + 2 * PAGE, PAGE, PROT_NONE));
+		if (turn == 4)
+			must(munmap(memory + 2 * PAGE, PAGE));
+		if (turn == 5)
+			must(madvise(memory + PAGE, PAGE, MADV_DONTNEED));
+		if (turn == 6)
+			must(mprotect(memory + PAGE, PAGE, RW));
+		if (turn == 7)
+			mapped("again", mmap(memory + 2 * PAGE, PAGE, RW, ANON | MAP_FIXED, -1, 0));
+		pid_t child = must(fork());
+		if (child == 0) {
+			char *own = map(PAGE, RW, ANON);
+			say("turn %d: %c, %d in a new page", turn, memory[0], *own);
+			*own = 1;
+			memory[0] = 'Z';
+			for (int page = 1; page < 4; page++) {
+				touch("load", memory + page * PAGE, LOAD);
+				touch("store", memory + page * PAGE, STORE);
+			}
+			_exit(turn);
+		}
+		reap(child);
+		say("parent: %c", memory[0]);
+	}
+}
+
 CASE(brk_moves)
 {
 	char *start = (char *)syscall(SYS_brk, 0);
