@@ -333,7 +333,12 @@ fn cached_after_others(directory: &Arc<Dentry>, name: &[u8]) -> Cached {
             return cached;
         }
     }
-    for (name, inode) in directory.inode().lookup_ahead(name, directory.doubtful(name)) {
+    enter_ahead(directory, name, directory.doubtful(name));
+    directory.cached(name)
+}
+
+fn enter_ahead(directory: &Arc<Dentry>, name: &[u8], others: Vec<Vec<u8>>) {
+    for (name, inode) in directory.inode().lookup_ahead(name, others) {
         match inode {
             Some(inode) if !matches!(directory.cached(&name), Cached::Absent) => {
                 directory.found(&name, inode);
@@ -342,7 +347,15 @@ fn cached_after_others(directory: &Arc<Dentry>, name: &[u8]) -> Cached {
             None => directory.attach_absent(&name),
         }
     }
-    directory.cached(name)
+}
+
+/// Asks at once for names of a directory that are going to be looked up one by one, if the file system can be asked so.
+pub fn look_ahead(directory: &Location, mut names: Vec<Vec<u8>>) {
+    let dentry = &directory.dentry;
+    let Some(name) = names.pop().filter(|_| directory.mount.caching().remembers()) else { return };
+    let _change = dentry.change.lock();
+    dentry.inode().confirm_names(hal::time::tsc());
+    enter_ahead(dentry, &name, names);
 }
 
 fn depth_between(top: &Arc<Dentry>, bottom: &Arc<Dentry>) -> usize {

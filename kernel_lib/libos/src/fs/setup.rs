@@ -5,16 +5,17 @@ use super::host::HostTree;
 use super::inode::{is_directory, FileSystem, Inode, NewNode};
 use super::mount::{Mount, NewMount, NOATIME, NODEV, NOEXEC, NOSUID, READONLY, RELATIME, TREE};
 use super::overlay::OverlayFs;
-use super::path::child_locked;
+use super::path::{child_locked, look_ahead};
 use super::tmpfs::{Options, TmpFs};
 use super::{FsContext, Location, OpenFile};
 use crate::errno::{Errno, EEXIST, EINVAL, ELOOP, ENODEV, ENOENT, ENOTDIR};
+use crate::process::search_path;
 use abi::config::{ContainerSpec, DeviceSpec, MountSpec};
 use alloc::format;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
-use linux_abi::fs::{makedev, O_RDWR, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG};
+use linux_abi::fs::{makedev, NAME_MAX, O_RDWR, S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFMT, S_IFREG};
 
 /// What could not be set up, for the container's log.
 #[derive(Debug)]
@@ -37,6 +38,7 @@ pub fn init(spec: &ContainerSpec) -> Result<Arc<FsContext>, Failure> {
     let root_spec = first.ok_or(Failure { what: String::from("the first mount is not /"), errno: EINVAL })?;
     let root = failed(make(root_spec, spec), || String::from("mount /"))?;
     let context = FsContext::new(Location { dentry: root.root.clone(), mount: root });
+    expect_names(&context.root(), spec);
     for mount in &spec.mounts[1..] {
         failed(add(&context, mount, spec), || format!("mount {}", mount.destination))?;
     }
@@ -53,6 +55,19 @@ pub fn init(spec: &ContainerSpec) -> Result<Arc<FsContext>, Failure> {
     }
     context.set_umask(spec.process.umask.unwrap_or(0o022));
     Ok(context)
+}
+
+/// What lies in "/" and is looked up by every start: mount points, and where the program may be.
+fn expect_names(root: &Location, spec: &ContainerSpec) {
+    let mounts = spec.mounts.iter().map(|mount| mount.destination.as_str());
+    let mut names: Vec<Vec<u8>> = Vec::new();
+    for path in mounts.chain([spec.process.cwd.as_str()]).chain(search_path(&spec.process).split(':')) {
+        let name = path.strip_prefix('/').and_then(|path| path.split('/').next()).unwrap_or_default();
+        if !matches!(name, "" | "." | "..") && name.len() <= NAME_MAX && names.iter().all(|known| known != name.as_bytes()) {
+            names.push(name.as_bytes().to_vec());
+        }
+    }
+    look_ahead(root, names);
 }
 
 /// An open file over one of the VMM's streams for a process that is started with it; `u32::MAX`: /dev/null.

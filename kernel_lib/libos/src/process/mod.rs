@@ -46,5 +46,5 @@ pub use entry::{before_return, bus_error, copy_fault, exception, page_fault, sys
 pub use exit::begin_group_exit;
 pub use group::{default_limits, Process};
 pub use session::{ControllingTerminal, Session};
-pub use start::{start, StartRequest};
+pub use start::{search_path, start, StartRequest};
 pub use task::{Inherit, Task};

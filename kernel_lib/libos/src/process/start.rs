@@ -194,9 +194,8 @@ fn find_program(task: &Arc<Task>, spec: &ProcessSpec) -> Result<(Vec<u8>, Arc<Op
             Err(errno) => Err(Failure { errno, message: explain(name, errno) }),
         };
     }
-    let path = spec.env.iter().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH);
     let mut denied = false;
-    for directory in path.split(':') {
+    for directory in search_path(spec).split(':') {
         let candidate = format!("{}/{name}", if directory.is_empty() { "." } else { directory });
         match open(&candidate) {
             Ok(file) => return Ok((candidate.into_bytes(), file)),
@@ -207,6 +206,11 @@ fn find_program(task: &Arc<Task>, spec: &ProcessSpec) -> Result<(Vec<u8>, Arc<Op
         return Err(Failure { errno: EACCES, message: explain(name, EACCES) });
     }
     Err(Failure { errno: ENOENT, message: format!("exec: {name:?}: executable file not found in $PATH") })
+}
+
+/// PATH of the new environment.
+pub fn search_path(spec: &ProcessSpec) -> &str {
+    spec.env.iter().rev().find_map(|variable| variable.strip_prefix("PATH=")).unwrap_or(DEFAULT_PATH)
 }
 
 fn explain(name: &str, errno: Errno) -> String {
