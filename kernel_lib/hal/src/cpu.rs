@@ -182,20 +182,6 @@ pub fn debug(text: &str) {
     }
 }
 
-/// Reports a bug of ours and ends the VM.
-pub fn panic(text: &str) -> ! {
-    let page = phys::pointer::<BootPage>(layout::BOOT_PAGE);
-    let bytes = text.len().min(1024);
-    // SAFETY: the boot page's panic buffer is the guest's to write; the VM ends here.
-    unsafe {
-        core::ptr::copy_nonoverlapping(text.as_ptr(), core::ptr::addr_of_mut!((*page).panic_text).cast(), bytes);
-        (*page).panic_bytes = bytes as u64;
-    }
-    loop {
-        out32(layout::port::PANIC, 0);
-    }
-}
-
 // ---- Local APIC ----
 
 const APIC_EOI: u64 = 0xb0;

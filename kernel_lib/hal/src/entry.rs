@@ -161,12 +161,12 @@ extern "C" fn hal_exception_kernel(context: &mut UserContext, vector: u64, fault
         context.rip = if copy { address(hal_user_copy_fixup) } else { address(hal_user_other_fixup) };
         return;
     }
-    cpu::panic(&alloc::format!(
+    panic!(
         "exception {} error {error:#x} address {fault_address:#x} at {:#x} in the library OS, rsp {:#x}",
         vector & 0xff,
         context.rip,
         context.rsp
-    ));
+    );
 }
 
 #[no_mangle]

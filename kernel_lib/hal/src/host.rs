@@ -6,7 +6,7 @@ use crate::phys;
 use crate::sync::SpinLock;
 use abi::event::{EventKind, EventRing, EVENT_RING_ENTRIES};
 use abi::layout::{port, EVENT_RING, REQUEST_SLOTS, SUBMISSION_RING};
-use abi::request::{Op, Segment, Slot, SubmissionRing, DONE, FREE, RING_ENTRIES, SLOTS, SUBMITTED, SUBMITTED_NOTIFY};
+use abi::request::{Op, Segment, Slot, SubmissionRing, DONE, FREE, MAX_CHAIN, RING_ENTRIES, SLOTS, SUBMITTED, SUBMITTED_NOTIFY};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
 use linux_abi::errno::Errno;
@@ -73,9 +73,15 @@ fn events() -> &'static EventRing {
     unsafe { phys::at(EVENT_RING) }
 }
 
-fn take_slot() -> Option<u16> {
+/// One of the free slots, which leaves `kept` of them.
+fn take_slot(kept: usize) -> Option<u16> {
     let mut free = FREE_SLOTS.lock();
-    free.get_or_insert_with(|| (0..SLOTS as u16).rev().collect()).pop()
+    let free = free.get_or_insert_with(|| (0..SLOTS as u16).rev().collect());
+    if free.len() > kept {
+        free.pop()
+    } else {
+        None
+    }
 }
 
 /// Whether a queued request would have to wake a server.
@@ -93,7 +99,15 @@ pub fn submit(request: &Request, segments: &[Segment], exit: bool) -> Option<Tic
 
 /// A request that is to be [`launch`]ed, or served behind another one ([`chain`]). None: as for [`submit`].
 pub fn prepare(request: &Request, segments: &[Segment]) -> Option<Ticket> {
-    let number = take_slot()?;
+    Some(fill(take_slot(MAX_CHAIN)?, request, segments))
+}
+
+/// A request that is served in front of others, whose slots those hold already: there is always one for it, and for all of one chain.
+pub fn prepare_in_front(request: &Request, segments: &[Segment]) -> Option<Ticket> {
+    Some(fill(take_slot(0)?, request, segments))
+}
+
+fn fill(number: u16, request: &Request, segments: &[Segment]) -> Ticket {
     let s = slot(number);
     let cpu = cpu::id();
     s.op.store(request.op as u32 | (cpu as u32) << 8 | u32::from(request.flags) << 16, Ordering::Relaxed);
@@ -106,7 +120,7 @@ pub fn prepare(request: &Request, segments: &[Segment]) -> Option<Ticket> {
     s.next.store(0, Ordering::Relaxed);
     s.state.store(SUBMITTED, Ordering::Release);
     cpu::counters().requests[request.op as usize].fetch_add(1, Ordering::Relaxed);
-    Some(Ticket { slot: number })
+    Ticket { slot: number }
 }
 
 /// `second` is served behind `first`; neither has been launched.

@@ -17,6 +17,7 @@ pub mod frame;
 pub mod heap;
 pub mod host;
 pub mod paging;
+pub mod panic;
 pub mod phys;
 pub mod sync;
 mod tables;

@@ -53,8 +53,12 @@ extern "C" fn litebox_main(cpu: usize) -> ! {
     }
 }
 
+extern "C" {
+    /// By the linker script.
+    static image_text_end: u8;
+}
+
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    // Formatting needs the heap, which may be what failed; the text is cut to the panic buffer anyway.
-    hal::cpu::panic(&alloc::format!("{info}"))
+    hal::panic::panic(format_args!("{info}"), &raw const image_text_end as u64)
 }

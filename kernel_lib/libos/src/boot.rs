@@ -55,7 +55,7 @@ pub fn control_waits() {
 
 /// Starts the first task of the library OS. On vCPU 0's boot stack: must not sleep.
 pub fn start() {
-    let Some(thread) = Thread::kernel(control_task, 0) else { hal::cpu::panic("no memory for the first task") };
+    let Some(thread) = Thread::kernel(control_task, 0) else { panic!("no memory for the first task") };
     let process = Arc::new(Process::new(0, Weak::new(), 0, Session::new(0), ProcessSignals::default()));
     let inherit = Inherit {
         files: None,
