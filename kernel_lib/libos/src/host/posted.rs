@@ -84,7 +84,7 @@ impl Queue {
         while self.flying.len() < MAX_CHAIN - 1 {
             let Some(posted) = self.waiting.pop_front() else { break };
             let segments = posted.segment.as_deref().map_or(&[][..], core::slice::from_ref);
-            let Some(ticket) = hal::host::prepare(&posted.request, segments) else {
+            let Some(ticket) = hal::host::prepare_in_front(&posted.request, segments) else {
                 self.waiting.push_front(posted);
                 break;
             };

@@ -1,13 +1,16 @@
 //! Pending signals of a thread or of a process: standard signals once each, real-time signals queued (signal(7)).
 
 use super::set::SigSet;
-use alloc::collections::VecDeque;
+use alloc::collections::BTreeMap;
 use linux_abi::signal::{SigInfo, SIGRTMIN, SI_USER};
 
 #[derive(Default)]
 pub struct Queue {
     pending: SigSet,
-    items: VecDeque<SigInfo>,
+    /// By signal, and then in the order in which they came. There may be a hundred thousand.
+    items: BTreeMap<(i32, u64), SigInfo>,
+    /// How many have come.
+    count: u64,
 }
 
 impl Queue {
@@ -30,7 +33,8 @@ impl Queue {
         }
         self.pending = self.pending.union(SigSet::one(info.signo));
         if keep {
-            self.items.push_back(info);
+            self.items.insert((info.signo, self.count), info);
+            self.count += 1;
         }
     }
 
@@ -42,27 +46,31 @@ impl Queue {
     /// Takes the first signal of `wanted` (in delivery order).
     pub fn take(&mut self, wanted: SigSet) -> Option<SigInfo> {
         let signal = self.pending.and(wanted).first()?;
-        let found = self.items.iter().position(|item| item.signo == signal).and_then(|index| self.items.remove(index));
-        if !self.items.iter().any(|item| item.signo == signal) {
+        let found = self.first(signal).and_then(|key| self.items.remove(&key));
+        if self.first(signal).is_none() {
             self.pending = self.pending.without(SigSet::one(signal));
         }
         Some(found.unwrap_or(SigInfo::new(signal, SI_USER)))
+    }
+
+    fn first(&self, signal: i32) -> Option<(i32, u64)> {
+        self.items.range((signal, 0)..=(signal, u64::MAX)).next().map(|(key, _)| *key)
     }
 
     /// Forgets every signal of `set`.
     pub fn flush(&mut self, set: SigSet) {
         if !self.pending.and(set).is_empty() {
             self.pending = self.pending.without(set);
-            self.items.retain(|item| !set.contains(item.signo));
+            self.items.retain(|(signal, _), _| !set.contains(*signal));
         }
     }
 
     /// Forgets the queued expiries of a POSIX timer (timer_delete(2)).
     pub fn flush_timer(&mut self, id: i32) {
         let before = self.items.len();
-        self.items.retain(|item| item.code != linux_abi::signal::SI_TIMER || item.pid() != id as u32);
+        self.items.retain(|_, item| item.code != linux_abi::signal::SI_TIMER || item.pid() != id as u32);
         if self.items.len() != before {
-            let left = self.items.iter().fold(SigSet::EMPTY, |set, item| set.union(SigSet::one(item.signo)));
+            let left = self.items.keys().fold(SigSet::EMPTY, |set, (signal, _)| set.union(SigSet::one(*signal)));
             self.pending = self.pending.and(left);
         }
     }
