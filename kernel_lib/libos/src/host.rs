@@ -5,7 +5,7 @@ pub mod posted;
 use crate::errno::Errno;
 use crate::sched;
 use crate::wait::{Interruptible, WaitQueue};
-use abi::request::Segment;
+use abi::request::{Op, Segment, STREAM};
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use hal::host::{Answer, Request, Ticket};
@@ -18,6 +18,7 @@ const SPIN_NS: u64 = 60_000;
 const TRIAL: u32 = 16;
 /// A request that took longer was held up by something else on the host.
 const LONGEST_NS: u64 = 250_000;
+const MUCH_OUTPUT: u64 = 64 << 10;
 
 /// What requests take that servers serve, and those that the vCPU's own thread serves in an exit: moving averages, ns. On an idle host a
 /// server that polls answers at once; on a busy one it has to be woken and scheduled each time, and the vCPU after it.
@@ -44,6 +45,12 @@ impl Pace {
     }
 }
 
+/// Output that takes the host longer than an exit takes. To poll for the answer would keep a CPU busy that its reader may need.
+fn is_much_output(request: &Request, segments: &[Segment]) -> bool {
+    let bytes: u64 = segments.iter().map(|segment| segment.bytes).sum();
+    request.op == Op::Write && request.args[0] == STREAM && bytes >= MUCH_OUTPUT
+}
+
 /// Where exits are dear: not while a server is awake, or while others have something to run on this vCPU.
 fn prefers_exit() -> bool {
     hal::host::servers_sleep() && !sched::others_want_to_run() && PACE.prefers_exit()
@@ -64,7 +71,7 @@ pub fn call(request: &Request, segments: &[Segment]) -> Result<Answer, Errno> {
     let (mut start, mut exit);
     let (mut ticket, chained) = loop {
         start = hal::time::monotonic();
-        exit = request.is_short() && (hal::cpu::exits_are_cheap() || prefers_exit());
+        exit = request.is_short() && (hal::cpu::exits_are_cheap() || is_much_output(request, segments) || prefers_exit());
         if let Some(submitted) = posted::submit(request, segments, exit) {
             break submitted;
         }

@@ -44,6 +44,7 @@ pub mod sysfs;
 pub mod table;
 pub mod tmpfs;
 
+pub use behind::hurry as hurry_output;
 pub use context::{FsContext, Location};
 pub use file::{Events, FileOps, OpenFile, SeekFrom};
 pub use inode::{Executing, Inode, Stat};

@@ -99,16 +99,19 @@ impl StreamFile {
     /// Tries, and sleeps until the VMM says that it is worth another try.
     fn transfer(&self, nonblocking: bool, bits: Events, mut attempt: impl FnMut() -> SysResult) -> SysResult {
         loop {
+            // An edge that comes after this question is not lost.
+            let believed = !self.watched.load(Ordering::SeqCst) || self.ready.load(Ordering::SeqCst) & bits.0 != 0;
             match attempt() {
                 Err(EAGAIN) => {}
                 done => return done,
             }
-            self.watch();
-            self.ready.fetch_and(!bits.0, Ordering::SeqCst);
-            match attempt() {
-                Err(EAGAIN) if nonblocking => return Err(EAGAIN),
-                Err(EAGAIN) => {}
-                done => return done,
+            if believed {
+                self.watch();
+                self.ready.fetch_and(!bits.0, Ordering::SeqCst);
+                continue;
+            }
+            if nonblocking {
+                return Err(EAGAIN);
             }
             let bits = bits.0 | Events::HUP.0 | Events::ERR.0;
             let ready = || (self.ready.load(Ordering::SeqCst) & bits != 0).then_some(());
@@ -116,14 +119,20 @@ impl StreamFile {
         }
     }
 
-    /// A write of the library OS's own: at least one byte.
-    pub(super) fn write_some(&self, buffer: &mut IoBuffer<'_>) -> SysResult {
-        self.transfer(false, WRITABLE, || request::write_stream(self.handle.number(), buffer))
+    /// Writes everything that is behind.
+    pub(super) fn push_all(&self, behind: &Behind) -> Result<(), Errno> {
+        while self.push(behind, false)? > 0 {}
+        Ok(())
     }
 
-    /// There is room for more, or it is known to have failed.
-    pub(super) fn wake_writers(&self) {
+    fn push(&self, behind: &Behind, nonblocking: bool) -> SysResult {
+        let pushed = self.transfer(nonblocking, WRITABLE, || behind.push(self.handle.number()));
+        if !behind.is_empty() {
+            // The host took a part: the next try comes after this, and is the only one before somebody sleeps.
+            self.ready.fetch_and(!WRITABLE.0, Ordering::SeqCst);
+        }
         self.changed.wake_for(WRITABLE.0);
+        pushed
     }
 
     fn write_now(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
@@ -155,12 +164,10 @@ impl StreamFile {
             if buffer.remaining() == 0 {
                 break;
             }
-            let room = || behind.has_much_room().then_some(());
-            let waited = if file.nonblocking() { Err(EAGAIN) } else { self.changed.wait(Interruptible::Yes, None, room) };
-            match waited {
-                Err(errno) if done == 0 => return Err(if errno == EINTR { ERESTARTSYS } else { errno }),
+            match self.push(behind, file.nonblocking()) {
+                Err(errno) if done == 0 => return Err(errno),
                 Err(_) => break,
-                Ok(()) => {}
+                Ok(_) => {}
             }
         }
         Ok(done)
@@ -227,13 +234,18 @@ impl FileOps for StreamFile {
             }
         }
         let ready = self.ready.load(Ordering::SeqCst);
-        let full = self.behind.as_ref().is_some_and(|behind| !behind.has_much_room());
-        Events(if full { ready & !WRITABLE.0 } else { ready })
+        match &self.behind {
+            Some(behind) if !behind.has_much_room() => {
+                behind.hurry();
+                Events(ready & !WRITABLE.0)
+            }
+            _ => Events(ready),
+        }
     }
 
     fn release(&self, _file: &OpenFile) {
         if let Some(behind) = &self.behind {
-            behind.close();
+            behind.hurry();
         }
     }
 

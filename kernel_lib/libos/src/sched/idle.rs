@@ -234,6 +234,7 @@ pub fn idle_loop() -> ! {
             continue;
         }
         crate::fs::host::flush_deferred();
+        crate::fs::hurry_output();
         host_interrupts_wanted();
         if crate::mm::reclaim::may_release() {
             crate::boot::control_waits();
