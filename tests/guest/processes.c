@@ -1,6 +1,7 @@
 /* Processes: fork(2), vfork(2), clone(2), clone3(2), exit(2), setsid(2), setpgid(2), kill(2), process_vm_readv(2). */
 #include "guest.h"
 
+#include <linux/kcmp.h>
 #include <linux/sched.h>
 #include <sched.h>
 #include <sys/mman.h>
@@ -424,4 +425,32 @@ CASE(process_vm_calls)
 	num("absent process", process_vm_readv(99999, &local, 1, &remote, 1, 0));
 	turn_give(go);
 	status("child", reap(child));
+}
+
+static long kcmp(pid_t first, pid_t second, int kind, int first_fd, int second_fd)
+{
+	long order = syscall(SYS_kcmp, first, second, kind, first_fd, second_fd);
+	return order < 2 ? order : 1; /* different: which is less depends on where they are */
+}
+
+CASE(kcmp_calls)
+{
+	int file = must(open("f", O_RDWR | O_CREAT, 0644)), again = must(open("f", O_RDWR)), copy = must(dup(file));
+	pid_t own = getpid(), child = must(fork());
+	if (child == 0) {
+		pause();
+		_exit(0);
+	}
+	num("dup", kcmp(own, own, KCMP_FILE, file, copy));
+	num("opened again", kcmp(own, own, KCMP_FILE, file, again));
+	num("the child's", kcmp(own, child, KCMP_FILE, copy, file));
+	num("bad descriptor", kcmp(own, own, KCMP_FILE, file, 99));
+	for (int kind = KCMP_VM; kind <= KCMP_SIGHAND; kind++) {
+		num("own", kcmp(own, own, kind, 0, 0));
+		num("child", kcmp(own, child, kind, 0, 0));
+	}
+	num("unknown", kcmp(own, own, 99, 0, 0));
+	num("no such process", kcmp(own, 999999, KCMP_VM, 0, 0));
+	must(kill(child, SIGKILL));
+	reap(child);
 }

@@ -214,6 +214,9 @@ CASE(futex_errors)
 	num("unaligned", futex((int *)((char *)words + 1), FUTEX_WAIT, 0, NULL, NULL, 0));
 	num("unmapped", futex((int *)8, FUTEX_WAIT, 0, NULL, NULL, 0));
 	num("unmapped, private", futex((int *)8, FUTEX_WAIT_PRIVATE, 0, NULL, NULL, 0));
+	num("FUTEX_WAKE unmapped", futex((int *)8, FUTEX_WAKE, 1, NULL, NULL, 0));
+	num("FUTEX_WAKE unmapped, private", futex((int *)8, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0));
+	num("FUTEX_REQUEUE to what is unmapped", futex(words, FUTEX_REQUEUE, 1, (void *)1, (int *)8, 0));
 	num("bad timeout", futex(words, FUTEX_WAIT, 0, &bad, NULL, 0));
 	num("negative timeout", futex(words, FUTEX_WAIT, 0, &negative, NULL, 0));
 	num("timeout pointer", futex(words, FUTEX_WAIT, 0, (void *)8, NULL, 0));

@@ -138,6 +138,8 @@ fn sys_prctl(call: &mut Call<'_>) -> SysResult {
         PR_GET_THP_DISABLE if value != 0 || !rest_is_zero => Err(EINVAL),
         PR_GET_THP_DISABLE => Ok(0),
         PR_CAP_AMBIENT => ambient(call, value, call.args[2]),
+        PR_GET_SPECULATION_CTRL if !rest_is_zero => Err(EINVAL),
+        PR_SET_SPECULATION_CTRL if call.args[3] != 0 || call.args[4] != 0 => Err(EINVAL),
         PR_GET_SPECULATION_CTRL | PR_SET_SPECULATION_CTRL => Err(crate::errno::ENODEV),
         PR_SET_PTRACER => Ok(0),
         // The name of an anonymous mapping: as a Linux without CONFIG_ANON_VMA_NAME.

@@ -10,6 +10,7 @@ use crate::process::{begin_group_exit, clone, exit, session, tree, CloneRequest,
 use crate::{ptrace, signal, SysResult};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::cmp::Ordering;
 use hal::user;
 use linux_abi::process::{
     CloneArgs, __WALL, __WCLONE, __WNOTHREAD, CLONE_DETACHED, CLONE_NEWTIME, CLONE_PARENT_SETTID, CLONE_PIDFD, CLONE_VFORK, CLONE_VM,
@@ -18,6 +19,14 @@ use linux_abi::process::{
 use linux_abi::ptrace::{PTRACE_ATTACH, PTRACE_SEIZE, PTRACE_TRACEME};
 use linux_abi::resource::RLIMIT_NOFILE;
 use linux_abi::signal::{SigInfo, SIGCHLD, SI_TKILL, SI_USER};
+
+const KCMP_FILE: u64 = 0;
+const KCMP_VM: u64 = 1;
+const KCMP_FILES: u64 = 2;
+const KCMP_FS: u64 = 3;
+const KCMP_SIGHAND: u64 = 4;
+const KCMP_IO: u64 = 5;
+const KCMP_SYSVSEM: u64 = 6;
 
 pub const CALLS: &[Entry] = &[
     full(39, "getpid", |call| Ok(call.task.process.pid as usize)),
@@ -48,6 +57,7 @@ pub const CALLS: &[Entry] = &[
     full(424, "pidfd_send_signal", sys_pidfd_send_signal),
     full(434, "pidfd_open", sys_pidfd_open),
     partial(435, "clone3", sys_clone3, "cgroups, new namespaces"),
+    partial(312, "kcmp", sys_kcmp, "KCMP_EPOLL_TFD"),
     partial(438, "pidfd_getfd", sys_pidfd_getfd, "only of processes of the same user"),
 ];
 
@@ -389,6 +399,33 @@ fn transfer(call: &Call<'_>, write: bool) -> SysResult {
         }
     }
     Ok(done)
+}
+
+/// kcmp(2): whether two tasks share a resource. Objects are ordered by where they are.
+fn sys_kcmp(call: &mut Call<'_>) -> SysResult {
+    let [_, _, kind, first_fd, second_fd, _] = call.args;
+    let target = |pid: i32| tree::find_task(pid as u32).ok_or(ESRCH);
+    let (first, second) = (target(call.int(0))?, target(call.int(1))?);
+    may_look_into(call, &first)?;
+    may_look_into(call, &second)?;
+    let place = |task: &Arc<Task>, fd: u64| -> Result<usize, Errno> {
+        Ok(match kind {
+            KCMP_FILE => Arc::as_ptr(&task.files().get_any(fd as i32)?) as usize,
+            KCMP_VM => task.memory().map_or(0, |memory| Arc::as_ptr(&memory) as usize),
+            KCMP_FILES => Arc::as_ptr(&task.files()) as usize,
+            KCMP_FS => Arc::as_ptr(&task.fs()) as usize,
+            KCMP_SIGHAND => Arc::as_ptr(&task.process.signals.actions()) as usize,
+            // Nobody has one: contexts of I/O priorities are the host's, and undo lists are the process's.
+            KCMP_IO => 0,
+            KCMP_SYSVSEM => task.process.pid as usize,
+            _ => return Err(EINVAL),
+        })
+    };
+    Ok(match place(&first, first_fd)?.cmp(&place(&second, second_fd)?) {
+        Ordering::Equal => 0,
+        Ordering::Less => 1,
+        Ordering::Greater => 2,
+    })
 }
 
 /// pidfd_getfd(2): as ptrace(2) attach would be allowed.

@@ -39,7 +39,6 @@ pub const CALLS: &[Entry] = &[
     refused(298, "perf_event_open", |_| Err(EPERM), "as with perf_event_paranoid 3"),
     full(302, "prlimit64", sys_prlimit),
     refused(313, "finit_module", |_| Err(EPERM), "as without CAP_SYS_MODULE"),
-    refused(312, "kcmp", |_| Err(ENOSYS), "as without CONFIG_KCMP"),
     full(318, "getrandom", sys_getrandom),
     refused(320, "kexec_file_load", |_| Err(EPERM), "as without CAP_SYS_BOOT"),
     refused(321, "bpf", |_| Err(EPERM), "as with unprivileged_bpf_disabled"),

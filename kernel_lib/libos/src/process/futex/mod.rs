@@ -57,6 +57,8 @@ impl Key {
         if private {
             return Ok(Self { object: Arc::as_ptr(&memory) as u64, offset: address });
         }
+        // The object behind it has to be found, so the page must be there. It comes if it can.
+        user::load_u32(address)?;
         // In memory that nobody shares it is the private key again.
         let (object, offset) = memory.futex_key(address);
         Ok(Self { object, offset })
