@@ -547,6 +547,54 @@ CASE(group_stop_of_a_seized_process)
 	status("end", wait_for(child));
 }
 
+CASE(continued_while_seized)
+{
+	pid_t child = sleeper();
+	must(ptrace(PTRACE_SEIZE, child, 0, 0));
+	kill(child, SIGCONT); /* it was not stopped */
+	stopped("continued", wait_for(child));
+	go(PTRACE_CONT, child, 0);
+	stopped("signal", wait_for(child));
+	kill(child, SIGCONT); /* it stands for its tracer */
+	go(PTRACE_CONT, child, 0);
+	stopped("continued", wait_for(child));
+	go(PTRACE_CONT, child, 0);
+	stopped("signal", wait_for(child));
+	go(PTRACE_CONT, child, 0);
+	kill(child, SIGKILL);
+	status("end", wait_for(child));
+}
+
+/* As strace starts a program: whichever of seize, interrupt and SIGCONT the child sees first, it gets there. */
+static int start_of_strace(int delay)
+{
+	int wait_status, stops = 0;
+	pid_t child = must(fork());
+	if (child == 0) {
+		raise(SIGSTOP);
+		_exit(5);
+	}
+	must(waitpid(child, &wait_status, WUNTRACED));
+	must(ptrace(PTRACE_SEIZE, child, 0, 0));
+	must(ptrace(PTRACE_INTERRUPT, child, 0, 0));
+	for (volatile int spin = 0; spin < delay; spin++)
+		;
+	kill(child, SIGCONT);
+	while (WIFSTOPPED(wait_status = wait_for(child)) && stops++ < 10) {
+		bool group = wait_status >> 16 == PTRACE_EVENT_STOP && WSTOPSIG(wait_status) != SIGTRAP;
+		go(group ? PTRACE_LISTEN : PTRACE_CONT, child, 0);
+	}
+	return wait_status;
+}
+
+CASE(seized_in_its_stop_and_continued)
+{
+	int wait_status = 0;
+	for (int i = 0; i < 200; i++)
+		wait_status |= start_of_strace(500 * i);
+	status("ends", wait_status);
+}
+
 CASE(group_stop_of_an_attached_process)
 {
 	pid_t child = sleeper();

@@ -179,8 +179,16 @@ pub fn filtered(task: &Arc<Task>, context: &mut UserContext, data: u32) -> bool 
 }
 
 /// The thread has parked for its process's stop: its tracer sees that. False: it stays parked.
-pub fn group_stop(task: &Arc<Task>, context: &mut UserContext, signal: i32) -> bool {
-    let seized = task.tracee.state.lock().seized;
+///
+/// What else a seized thread was to show its tracer, this stop shows. A SIGCONT from here on asks for one more, so that a tracer which
+/// learns of a stop that is over does not wait for its end.
+pub fn group_stop(task: &Arc<Task>, context: &mut UserContext) -> bool {
+    let seized = {
+        let mut state = task.tracee.state.lock();
+        state.trap = false;
+        state.seized
+    };
+    let Some(signal) = task.process.signals.stop_signal() else { return true };
     let code = signal as u32 | if seized { PTRACE_EVENT_STOP << 8 } else { 0 };
     let info = seized.then(|| SigInfo::new(signal, code as i32));
     stop(task, context, Kind::Group, code, info).is_some() && task.tracee.is_on()
@@ -192,19 +200,20 @@ pub fn trap(task: &Arc<Task>, context: &mut UserContext) {
     if !core::mem::take(&mut task.tracee.state.lock().trap) {
         return;
     }
-    match task.process.signals.stop_signal() {
-        Some(signal) => _ = group_stop(task, context, signal),
-        None => stop_for(task, context, Kind::Event, TRAP | PTRACE_EVENT_STOP << 8),
+    if task.process.signals.stop_signal().is_some() {
+        group_stop(task, context);
+    } else {
+        stop_for(task, context, Kind::Event, TRAP | PTRACE_EVENT_STOP << 8);
     }
 }
 
-/// SIGCONT has ended the process's stop: a seized thread's tracer is to see that.
+/// SIGCONT was sent: a seized thread's tracer is to see that, whether or not the process was stopped.
 pub fn continued(task: &Arc<Task>) {
     if !task.tracee.is_on() {
         return;
     }
     let mut state = task.tracee.state.lock();
-    if !state.seized || state.stop.as_ref().is_none_or(|stop| stop.kind != Kind::Group) {
+    if !state.seized {
         return;
     }
     state.trap = true;

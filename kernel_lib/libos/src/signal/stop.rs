@@ -71,12 +71,11 @@ pub fn park(task: &Arc<Task>, context: &mut UserContext) {
     }
     let mut shown = false;
     while task.signals.must_stop() {
-        match process.signals.stop_signal() {
-            Some(signal) if task.tracee.is_on() && !shown => shown = !ptrace::group_stop(task, context, signal),
-            _ => {
-                let attached = || task.tracee.is_on() && !shown;
-                sched::sleep(Interruptible::Killable, None, || !task.signals.must_stop() || task.signals.must_trap() || attached());
-            }
+        let is_to_be_shown = || task.tracee.is_on() && !shown;
+        if is_to_be_shown() {
+            shown = !ptrace::group_stop(task, context);
+        } else {
+            sched::sleep(Interruptible::Killable, None, || !task.signals.must_stop() || task.signals.must_trap() || is_to_be_shown());
         }
         if task.signals.must_trap() {
             return;
@@ -112,12 +111,12 @@ pub fn thread_left(process: &Arc<Process>) {
 pub(super) fn resume(process: &Arc<Process>) -> Option<StopEvent> {
     let (event, threads) = process.signals.with_shared(|shared| {
         let stop = &mut shared.stop;
+        let threads = process.thread_list();
         if stop.signal.take().is_none() {
-            return (None, alloc::vec::Vec::new());
+            return (None, threads);
         }
         let was_complete = core::mem::take(&mut stop.complete);
         stop.event = was_complete.then_some(StopEvent::Continued);
-        let threads = process.thread_list();
         for thread in &threads {
             thread.signals.set_stop(false);
         }
