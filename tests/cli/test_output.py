@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import subprocess
 import time
@@ -23,13 +24,22 @@ EXPECTED = "".join(
 )
 
 
+SOURCE = Path(__file__).parent / "writer.c"
+WRITER_LINES = 20_000
+PIPE_BUF = 4096
+#: What a prompt may take to be there, where others use the machine.
+PATIENCE = 20
+
+
 @contextlib.contextmanager
-def writing(command: list[str]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """A command, and the end to read from of the pipe that is its standard output."""
+def writing(command: list[str], *, errors: bool = False) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A command, and the end to read from of the pipe that is its standard output, and with `errors` its standard error."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     try:
-        with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=writer) as process:
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=writer, stderr=writer if errors else None
+        ) as process:
             os.close(writer)
             yield process, reader
     finally:
@@ -48,6 +58,42 @@ def read_all(reader: int, pause: float = 0) -> str:
 @pytest.fixture
 def bundle(tmp_path: Path) -> bundles.Bundle:
     return bundles.busybox_bundle(tmp_path / "bundle")
+
+
+@pytest.fixture(scope="module")
+def writer() -> Path:
+    made = bundles.BUILD / "cli" / "writer"
+    made.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["gcc", "-O2", "-static", "-pthread", "-o", made, SOURCE], check=True)
+    return made
+
+
+@contextlib.contextmanager
+def container(
+    contained: bundles.Runtime, folder: Path, writer: Path, way: str, *, errors: bool = False
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """A container called as its way of writing."""
+    bundle = bundles.busybox_bundle(folder / "bundle", [writer])
+    bundle.configure(["writer", way])
+    try:
+        with writing(contained.command("run", "--bundle", str(bundle.path), way), errors=errors) as (process, reader):
+            yield process, reader
+            process.wait(SECONDS)
+    finally:
+        subprocess.run(contained.command("delete", "--force", way), check=False, timeout=SECONDS, capture_output=True)
+
+
+def line_of(writer: str, number: int) -> str:
+    length = 20 + number % 200 if number % 64 else PIPE_BUF
+    return f"{writer} {number} ".ljust(length - 1, writer)
+
+
+def lines_by(text: str) -> dict[str, list[str]]:
+    """What each writer wrote."""
+    found: dict[str, list[str]] = {}
+    for line in text.splitlines():
+        found.setdefault(line[:1], []).append(line)
+    return found
 
 
 @pytest.mark.parametrize("pause", [0, 0.02], ids=["at once", "slowly"])
@@ -76,3 +122,88 @@ def test_what_exec_has_written_is_there_when_it_ends(contained: bundles.Runtime,
             assert process.wait(SECONDS) == 3
     finally:
         subprocess.run(contained.command("delete", "--force", "execs"), check=True, timeout=SECONDS)
+
+
+@pytest.mark.parametrize("way", ["sleeps", "computes"])
+def test_a_prompt_is_there_while_the_program_goes_on(
+    contained: bundles.Runtime, tmp_path: Path, writer: Path, way: str
+) -> None:
+    with container(contained, tmp_path, writer, way) as (process, reader):
+        seen = b""
+        while not seen.endswith(b"name: "):
+            assert select.select([reader], [], [], PATIENCE)[0], seen
+            seen += os.read(reader, PIPE_BUF)
+        assert seen == b"one\ntwo\nname: "
+        assert process.poll() is None
+        subprocess.run(contained.command("kill", way, "KILL"), check=True, timeout=SECONDS)
+
+
+def test_a_large_write_stays_in_order(contained: bundles.Runtime, tmp_path: Path, writer: Path) -> None:
+    with container(contained, tmp_path, writer, "large") as (process, reader):
+        assert read_all(reader) == "before\njust before\n" + "x" * ((2 << 20) - 1) + "\nafter\n"
+        assert process.wait(SECONDS) == 0
+
+
+def test_who_does_not_block_writes_whole_lines(contained: bundles.Runtime, tmp_path: Path, writer: Path) -> None:
+    with container(contained, tmp_path, writer, "nonblocking") as (process, reader):
+        assert select.select([reader], [], [], PATIENCE)[0]
+        time.sleep(0.5)  # until there is no more room
+        assert read_all(reader).splitlines() == [line_of("N", number) for number in range(WRITER_LINES)]
+        assert process.wait(SECONDS) == 0
+
+
+@pytest.mark.parametrize(("way", "writers"), [("threads", "AB"), ("processes", "ABC")])
+def test_lines_of_several_writers_stay_whole(
+    contained: bundles.Runtime, tmp_path: Path, writer: Path, way: str, writers: str
+) -> None:
+    with container(contained, tmp_path, writer, way) as (process, reader):
+        found = lines_by(read_all(reader))
+        assert found == {name: [line_of(name, number) for number in range(WRITER_LINES)] for name in writers}
+        assert process.wait(SECONDS) == 0
+
+
+def test_output_and_errors_on_one_pipe_keep_their_order(
+    contained: bundles.Runtime, tmp_path: Path, writer: Path
+) -> None:
+    with container(contained, tmp_path, writer, "both", errors=True) as (process, reader):
+        assert read_all(reader).split() == [str(number) for number in range(WRITER_LINES)]
+        assert process.wait(SECONDS) == 0
+
+
+def test_what_a_killed_process_has_written_is_there(contained: bundles.Runtime, tmp_path: Path, writer: Path) -> None:
+    with container(contained, tmp_path, writer, "killed") as (process, reader):
+        assert read_all(reader).splitlines() == [line_of("K", number) for number in range(WRITER_LINES)]
+        assert process.wait(SECONDS) == 128 + signal.SIGKILL
+
+
+def test_the_end_waits_for_a_slow_reader(contained: bundles.Runtime, tmp_path: Path, writer: Path) -> None:
+    with container(contained, tmp_path, writer, "much") as (process, reader):
+        time.sleep(4)
+        assert read_all(reader).splitlines() == [line_of("M", number * 64) for number in range(40)]
+        assert process.wait(SECONDS) == 0
+
+
+def test_who_waits_for_a_reader_can_be_killed(contained: bundles.Runtime, tmp_path: Path, writer: Path) -> None:
+    with container(contained, tmp_path, writer, "much") as (process, reader):
+        assert select.select([reader], [], [], PATIENCE)[0]
+        time.sleep(0.5)
+        subprocess.run(contained.command("kill", "much", "KILL"), check=True, timeout=SECONDS)
+        assert process.wait(SECONDS) == 128 + signal.SIGKILL
+
+
+@pytest.mark.parametrize("way", ["killed", "threads"])
+def test_what_exec_has_written_when_it_is_killed(
+    contained: bundles.Runtime, tmp_path: Path, writer: Path, way: str
+) -> None:
+    bundle = bundles.busybox_bundle(tmp_path / "bundle", [writer])
+    bundle.configure(["sleep", "1000"])
+    subprocess.run(contained.command("create", "--bundle", str(bundle.path), "host"), check=True, timeout=SECONDS)
+    try:
+        subprocess.run(contained.command("start", "host"), check=True, timeout=SECONDS)
+        with writing(contained.command("exec", "host", "writer", way)) as (process, reader):
+            found = lines_by(read_all(reader))
+            expected = "K" if way == "killed" else "AB"
+            assert found == {name: [line_of(name, number) for number in range(WRITER_LINES)] for name in expected}
+            assert process.wait(SECONDS) == (128 + signal.SIGKILL if way == "killed" else 0)
+    finally:
+        subprocess.run(contained.command("delete", "--force", "host"), check=True, timeout=SECONDS)

@@ -101,6 +101,9 @@ fn kill(pid: u32, signal: u32, all: bool) -> Result<(), Errno> {
         found = true;
         if signal != 0 {
             signal::send_to_process_forced(target, SigInfo::from_process(signal as i32, SI_USER, 0, 0));
+            if target.is_exiting() {
+                crate::fs::behind::abandon(target.pid);
+            }
         }
     }
     if found {

@@ -3,11 +3,11 @@
 //! Readiness comes as edges from the VMM; `ready` holds what is believed to be true. A transfer that would block takes its bit back and
 //! is tried once more before anybody sleeps, so that an edge that comes in between is not lost.
 
-use super::behind::Behind;
+use super::behind::{self, Behind};
 use super::file::{Events, FileOps, OpenFile};
 use super::host::{request, Handle};
 use super::inode::Stat;
-use crate::errno::{Errno, EAGAIN, EBADF, EINTR, ENOTTY, EPIPE, ERESTARTSYS};
+use crate::errno::{Errno, EAGAIN, EINTR, ENOTTY, EPIPE, ERESTARTSYS};
 use crate::host::{listen, unlisten, ReadyListener};
 use crate::io::IoBuffer;
 use crate::process::Task;
@@ -119,6 +119,11 @@ impl StreamFile {
         }
     }
 
+    /// Whether both were handed to one process and are over one pipe.
+    pub(super) fn is_over_the_pipe_of(&self, other: &Self) -> bool {
+        (self.owner, self.stat.dev, self.stat.ino) == (other.owner, other.stat.dev, other.stat.ino)
+    }
+
     /// Writes everything that is behind.
     pub(super) fn push_all(&self, behind: &Behind) -> Result<(), Errno> {
         while self.push(behind, false)? > 0 {}
@@ -127,50 +132,15 @@ impl StreamFile {
 
     fn push(&self, behind: &Behind, nonblocking: bool) -> SysResult {
         let pushed = self.transfer(nonblocking, WRITABLE, || behind.push(self.handle.number()));
-        if !behind.is_empty() {
+        if behind.is_empty() {
+            // Nobody may hear of it otherwise: the host reports room only where there was none.
+            self.ready.fetch_or(WRITABLE.0, Ordering::SeqCst);
+        } else {
             // The host took a part: the next try comes after this, and is the only one before somebody sleeps.
             self.ready.fetch_and(!WRITABLE.0, Ordering::SeqCst);
         }
         self.changed.wake_for(WRITABLE.0);
         pushed
-    }
-
-    fn write_now(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
-        let mut done = 0;
-        while buffer.remaining() > 0 {
-            match self.transfer(file.nonblocking(), WRITABLE, || request::write_stream(self.handle.number(), buffer)) {
-                Ok(0) => break,
-                Ok(moved) => done += moved,
-                Err(_) if done > 0 => break,
-                Err(errno) => return Err(errno),
-            }
-        }
-        Ok(done)
-    }
-
-    fn write_behind(&self, behind: &Behind, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
-        let Some(own) = self.own.upgrade() else { return Err(EBADF) };
-        let mut done = 0;
-        while buffer.remaining() > 0 {
-            match behind.take(&own, buffer) {
-                Ok(None) => match self.write_now(file, buffer) {
-                    Err(errno) if done == 0 => return Err(errno),
-                    moved => return Ok(done + moved.unwrap_or(0)),
-                },
-                Ok(Some(moved)) => done += moved,
-                Err(errno) if done == 0 => return Err(errno),
-                Err(_) => break,
-            }
-            if buffer.remaining() == 0 {
-                break;
-            }
-            match self.push(behind, file.nonblocking()) {
-                Err(errno) if done == 0 => return Err(errno),
-                Err(_) => break,
-                Ok(_) => {}
-            }
-        }
-        Ok(done)
     }
 
     fn ask_unread(&self) -> Result<i32, Errno> {
@@ -183,6 +153,20 @@ impl StreamFile {
         count = copy;
         Ok(i32::from_le_bytes(count))
     }
+}
+
+/// Makes attempts until everything is written, or as far as it goes.
+fn write_all(buffer: &mut IoBuffer<'_>, mut attempt: impl FnMut(&mut IoBuffer<'_>) -> SysResult) -> SysResult {
+    let mut done = 0;
+    while buffer.remaining() > 0 {
+        match attempt(buffer) {
+            Ok(0) => break,
+            Ok(moved) => done += moved,
+            Err(_) if done > 0 => break,
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(done)
 }
 
 /// Bytes that a forwarded terminal request reads or writes at its argument; None: not forwarded.
@@ -204,13 +188,19 @@ impl FileOps for StreamFile {
     }
 
     fn write(&self, file: &OpenFile, buffer: &mut IoBuffer<'_>) -> SysResult {
-        let done = match &self.behind {
-            None => self.write_now(file, buffer),
-            Some(behind) => {
-                let done = self.write_behind(behind, file, buffer);
+        let (handle, nonblocking) = (self.handle.number(), file.nonblocking());
+        let done = match (&self.behind, self.own.upgrade()) {
+            (Some(behind), Some(own)) => {
+                let done = write_all(buffer, |buffer| loop {
+                    match self.transfer(nonblocking, WRITABLE, || behind.take(&own, handle, buffer))? {
+                        0 => self.push(behind, nonblocking)?,
+                        moved => return Ok(moved),
+                    };
+                });
                 behind.written_now();
                 done
             }
+            _ => write_all(buffer, |buffer| self.transfer(nonblocking, WRITABLE, || request::write_stream(handle, buffer))),
         };
         if done == Err(EPIPE) {
             crate::ipc::broken_pipe();
@@ -245,7 +235,7 @@ impl FileOps for StreamFile {
 
     fn release(&self, _file: &OpenFile) {
         if let Some(behind) = &self.behind {
-            behind.hurry();
+            behind.finish();
         }
     }
 
@@ -306,5 +296,7 @@ impl Drop for StreamFile {
 
 /// An open file over a stream handle. Which directions work is the host's to say.
 pub fn open(handle: u32, owner: Option<u32>) -> Result<Arc<OpenFile>, Errno> {
-    Ok(OpenFile::new(StreamFile::new(handle, owner)?, O_RDWR))
+    let stream = StreamFile::new(handle, owner)?;
+    let stream = if stream.behind.is_some() { behind::only(stream) } else { stream };
+    Ok(OpenFile::new(stream, O_RDWR))
 }
