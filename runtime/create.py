@@ -189,12 +189,17 @@ def _bring_up(
     settings: list[Setting],
     log: Callable[[str], None],
 ) -> vmm.Asked | None:
-    def place(pid: int) -> None:
+    def place(pid: int, ahead: bool) -> list[int]:
+        lacking = state["rootless"]
         if state["systemd_unit"]:
             from runtime.host.cgroups import systemd
 
             systemd.start(state["systemd_unit"], pid, settings)
-        manager.make(groups, pid, settings, may_lack=state["rootless"], log=log)
+        manager.make(groups, settings, may_lack=lacking, log=log)
+        tasks = manager.open_tasks(groups) if ahead and not lacking else None
+        if tasks is None:
+            manager.move(groups, pid, may_lack=lacking)
+        return tasks or []
 
     control = vmm.listen(entry.fd, CONTROL_SOCKET)
     try:
@@ -225,7 +230,7 @@ def _bring_up(
 
         programs.check(plan)
         if not boot.placed:
-            place(boot.pid)
+            place(boot.pid, ahead=False)
         if request.start and not (plan.hooks or plan.host_sysctl or request.pid_file):
             asked = vmm.Asked(vmm.Control(entry.fd, CONTROL_SOCKET, None), "start")
         boot.wait_ready()

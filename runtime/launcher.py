@@ -61,12 +61,13 @@ def boot(
     controlling_terminal: int | None = None,
     prepare: Callable[[int], None] | None = None,
     ahead: vmm.Ahead | None = None,
-    place: Callable[[int], None] | None = None,
+    place: Callable[[int, bool], list[int]] | None = None,
 ) -> Boot:
     """Start the VMM. `stdio` and `files` are borrowed; the caller waits (`Boot.wait_ready`) and reaps `Boot.pid`.
 
-    A VMM started `ahead` is put into its cgroups by `place` before its guest runs, another one is still to be
-    (`Boot.placed`). `prepare` is given the VMM's process id before it has the plan, or 0 in the child that becomes it.
+    A VMM started `ahead` is put into its cgroups by `place(pid, True)` before its guest runs, or puts itself there
+    with the descriptors that `place` returns; another one is still to be (`Boot.placed`). `prepare` is given the VMM's
+    process id before it has the plan, or 0 in the child that becomes it.
     """
     kernel = os.path.join(vmm.library_directory(), KERNEL)
     opened: list[int] = []
@@ -109,8 +110,9 @@ def boot(
             if ahead is not None and place is not None and user is None:
                 if prepare:
                     prepare(ahead.pid)
-                place(ahead.pid)
-                if ahead.launch(launch_plan, named, new_session=new_session, terminal=controlling_terminal):
+                cgroups = place(ahead.pid, True)
+                opened += cgroups
+                if ahead.launch(launch_plan, named, cgroups, new_session=new_session, terminal=controlling_terminal):
                     return Boot(ahead.pid, ready_read, placed=True)
             pid = vmm.launch(
                 launch_plan,

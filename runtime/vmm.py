@@ -132,10 +132,12 @@ class Ahead:
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET, 0, fd)
         os.set_inheritable(fd, False)
 
-    def launch(self, plan: Json, inherited: Sequence[int], *, new_session: bool, terminal: int | None) -> bool:
+    def launch(
+        self, plan: Json, inherited: Sequence[int], cgroups: list[int], *, new_session: bool, terminal: int | None
+    ) -> bool:
         """Hand it the plan and copies of what it names. False: it could not get ready."""
-        plan = {**plan, "session": {"new": new_session, "terminal": terminal}}
-        numbers = list(dict.fromkeys([*inherited, *([] if terminal is None else [terminal])]))
+        plan = {**plan, "session": {"new": new_session, "terminal": terminal, "cgroups": cgroups}}
+        numbers = list(dict.fromkeys([*inherited, *cgroups, *([] if terminal is None else [terminal])]))
         plan_fd = _memfd("litebox-plan", _plan_text(plan))
         numbers.append(plan_fd)
         try:

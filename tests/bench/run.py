@@ -320,9 +320,13 @@ def main() -> int:
     if unknown := set(chosen) - groups.keys():
         parser.error(f"unknown: {', '.join(sorted(unknown))}")
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="litebox-bench-") as folder:
+    # State is kept in memory, as in /run: on a disk, deleting a file may wait for its blocks to be discarded.
+    with (
+        tempfile.TemporaryDirectory(prefix="litebox-bench-") as folder,
+        tempfile.TemporaryDirectory(prefix="litebox-bench-", dir="/dev/shm") as state,
+    ):
         work = Path(folder)
-        sides = _sides(options.extra, work / "state")
+        sides = _sides(options.extra, Path(state))
         for name in chosen:
             measure, rows, share = groups[name]
             picked = [row for row in rows if not options.only or row.name in options.only]

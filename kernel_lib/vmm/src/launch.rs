@@ -54,6 +54,7 @@ pub struct Launch {
     pub control: Option<OwnedFd>,
     pub ready: Option<OwnedFd>,
     pub terminal: Option<OwnedFd>,
+    pub cgroups: Vec<OwnedFd>,
     pub handles: Vec<(u32, DescriptorKind, OwnedFd)>,
     pub namespaces: Vec<(NamespaceKind, Option<OwnedFd>)>,
 }
@@ -98,7 +99,10 @@ impl Launch {
         for namespace in &plan.jail.namespaces {
             namespaces.push((namespace.kind, optional(namespace.fd, "namespace")?));
         }
+        let cgroups = plan.session.iter().flat_map(|session| &session.cgroups);
+        let cgroups = cgroups.map(|number| source.take(*number, "cgroup")).collect::<Result<_, _>>()?;
         Ok(Self {
+            cgroups,
             kvm: optional(plan.kvm, "kvm")?,
             control: optional(plan.control, "control")?,
             ready: optional(plan.ready, "ready")?,
@@ -111,7 +115,10 @@ impl Launch {
 
     fn all(&self) -> impl Iterator<Item = &OwnedFd> {
         let single = [&self.kvm, &self.control, &self.ready, &self.terminal].into_iter().filter_map(Option::as_ref);
-        single.chain(self.handles.iter().map(|(_, _, fd)| fd)).chain(self.namespaces.iter().filter_map(|(_, fd)| fd.as_ref()))
+        single
+            .chain(&self.cgroups)
+            .chain(self.handles.iter().map(|(_, _, fd)| fd))
+            .chain(self.namespaces.iter().filter_map(|(_, fd)| fd.as_ref()))
     }
 }
 

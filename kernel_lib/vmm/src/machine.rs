@@ -89,7 +89,9 @@ fn prepare(socket: i32, kernel: &str) -> Result<i32, HostError> {
     let ahead = Ahead { base, cell: jail::prepare(), filters: Filters::compile()? };
     let Some(launch) = Launch::received(socket)? else { return Ok(0) };
     // The jail wants a process with one thread.
-    let _ = waited.join();
+    if let Some(waited) = waited {
+        let _ = waited.join();
+    }
     serve(launch, Some(ahead))
 }
 
@@ -202,7 +204,7 @@ fn build(launch: Launch, ahead: Option<Ahead>, ready: Arc<Ready>) -> Result<Buil
     let plan = launch.plan;
     signal::install()?;
     if let Some(session) = &plan.session {
-        session::enter(session, launch.terminal.as_ref(), plan.log.is_some())?;
+        session::enter(session, launch.terminal.as_ref(), launch.cgroups, plan.log.is_some())?;
     }
     rustix::process::umask(rustix::fs::Mode::empty());
     let ram_end = plan.memory.min(INITIAL_RAM);

@@ -73,6 +73,9 @@ pub struct Session {
     /// The controlling terminal of a new one.
     #[serde(default)]
     pub terminal: Option<i32>,
+    /// Files `tasks` of the cgroups (v1) that the runtime has not put it into.
+    #[serde(default)]
+    pub cgroups: Vec<i32>,
 }
 
 #[derive(Debug, Default, Deserialize)]

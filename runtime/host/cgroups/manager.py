@@ -57,10 +57,8 @@ def settings_for(cgroups: Cgroups, wanted: Json) -> list[resources.Setting]:
     return resources.settings_v2(wanted) if cgroups.unified else resources.settings_v1(wanted)
 
 
-def make(
-    cgroups: Cgroups, pid: int, settings: list[resources.Setting], *, may_lack: bool, log: Callable[[str], None]
-) -> None:
-    """Make the directories, apply the settings, move the process in.
+def make(cgroups: Cgroups, settings: list[resources.Setting], *, may_lack: bool, log: Callable[[str], None]) -> None:
+    """Make the directories, apply the settings.
 
     `may_lack` (rootless, no path asked for): without the right to make cgroups, do without.
     """
@@ -76,6 +74,10 @@ def make(
                 continue  # `apply` says so of what was asked for
             raise HostError(f"cgroup {directory}: {error.strerror}", error.errno or 0) from error
     apply(cgroups, settings, may_lack=may_lack, log=log)
+
+
+def move(cgroups: Cgroups, pid: int, *, may_lack: bool) -> None:
+    """Put a process into them. Takes an RCU grace period, 10 to 20 ms, unless somebody has just done so."""
     for directory in cgroups.directories.values():
         try:
             _write(f"{directory}/cgroup.procs", str(pid))
@@ -83,6 +85,21 @@ def make(
             if may_lack:
                 continue
             raise HostError(f"cgroup {directory}: joining it: {error.strerror}", error.errno or 0) from error
+
+
+def open_tasks(cgroups: Cgroups) -> list[int] | None:
+    """Descriptors by which a process of one thread moves itself, which waits for nothing. None: v2 has no such way."""
+    if cgroups.unified:
+        return None
+    opened: list[int] = []
+    try:
+        for directory in cgroups.directories.values():
+            opened.append(os.open(f"{directory}/tasks", os.O_WRONLY | os.O_CLOEXEC))
+    except OSError as error:
+        for fd in opened:
+            os.close(fd)
+        raise HostError(f"cgroup {directory}: joining it: {error.strerror}", error.errno or 0) from error
+    return opened
 
 
 def _make_v1(names: str, directory: str) -> None:
