@@ -232,7 +232,11 @@ def _bring_up(
         if not boot.placed:
             place(boot.pid, ahead=False)
         if request.start and not (plan.hooks or plan.host_sysctl or request.pid_file):
-            asked = vmm.Asked(vmm.Control(entry.fd, CONTROL_SOCKET, None), "start")
+            try:
+                asked = vmm.Asked(vmm.Control(entry.fd, CONTROL_SOCKET, None), "start")
+            except LiteboxError:
+                boot.wait_ready()  # It has failed already, and says why.
+                raise
         boot.wait_ready()
         if plan.hooks or plan.host_sysctl:
             _hooks_and_sysctls(plan, state)
