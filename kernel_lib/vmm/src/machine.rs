@@ -84,15 +84,17 @@ fn prepare(socket: i32, kernel: &str) -> Result<i32, HostError> {
     let socket = descriptors::adopt(socket, "--socket")?;
     descriptors::close_others(std::iter::once(socket.as_raw_fd()))?;
     let waited = crate::cgroup::begin_grace_period();
-    // Without one, the runtime finds the socket closed, and says what is the matter itself.
-    let Ok(base) = Base::build(None, INITIAL_RAM, kernel) else { return Ok(FAILED) };
-    let ahead = Ahead { base, cell: jail::prepare(), filters: Filters::compile()? };
+    // What fails now fails with the plan again, which says whom to tell.
+    let ahead = match Base::build(None, INITIAL_RAM, kernel) {
+        Ok(base) => Some(Ahead { base, cell: jail::prepare(), filters: Filters::compile()? }),
+        Err(_) => None,
+    };
     let Some(launch) = Launch::received(socket)? else { return Ok(0) };
     // The jail wants a process with one thread.
     if let Some(waited) = waited {
         let _ = waited.join();
     }
-    serve(launch, Some(ahead))
+    serve(launch, ahead)
 }
 
 fn serve(mut launch: Launch, ahead: Option<Ahead>) -> Result<i32, HostError> {
