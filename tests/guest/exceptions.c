@@ -251,6 +251,34 @@ static void trap_flag_handler(int number, siginfo_t *info, void *context)
 		((ucontext_t *)context)->uc_mcontext.gregs[REG_EFL] &= ~0x100L;
 }
 
+static uint32_t handler_mxcsr;
+static uint16_t handler_control;
+static uint64_t handler_xmm[2];
+static void note_state(int number)
+{
+	(void)number;
+	asm volatile("stmxcsr %0; fnstcw %1; movdqu %%xmm7, %2" : "=m"(handler_mxcsr), "=m"(handler_control), "=m"(handler_xmm));
+}
+
+/* Rounding modes and registers of what was interrupted are not the handler's, and come back behind it. */
+CASE(handler_starts_with_fresh_floating_point)
+{
+	uint32_t mxcsr = 0x7f80;
+	uint16_t control = 0x0c7f;
+	uint64_t xmm[2];
+	on_signal(SIGUSR1, note_state, 0);
+	asm volatile("ldmxcsr %0; fldcw %1" : : "m"(mxcsr), "m"(control));
+	asm volatile("pcmpeqd %%xmm7, %%xmm7; syscall; movdqu %%xmm7, %0"
+		     : "=m"(xmm)
+		     : "a"(SYS_kill), "D"(getpid()), "S"(SIGUSR1)
+		     : "rcx", "r11", "memory", "xmm7");
+	asm volatile("stmxcsr %0; fnstcw %1; fninit" : "=m"(mxcsr), "=m"(control));
+	say("handler: mxcsr %x, control word %x, xmm7 %lx %lx", handler_mxcsr, handler_control, handler_xmm[0], handler_xmm[1]);
+	say("behind it: mxcsr %x, control word %x, xmm7 %lx %lx", mxcsr, control, xmm[0], xmm[1]);
+	mxcsr = 0x1f80;
+	asm volatile("ldmxcsr %0" : : "m"(mxcsr));
+}
+
 CASE(own_trap_flag_through_calls)
 {
 	/* A program that steps itself gets through every kind of system call. */

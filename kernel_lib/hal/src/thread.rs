@@ -136,12 +136,17 @@ impl Thread {
         }
     }
 
-    /// A copy of the running program's extended state (for fork and signal frames). XMM registers: see its UserContext.
+    /// A copy of the running program's extended state, for fork. XMM registers: see its UserContext.
     pub fn save_xstate(&self) -> XState {
-        assert!(self.is_current());
         let mut state = XState::initial();
-        state.save();
+        self.save_xstate_to(&mut state);
         state
+    }
+
+    /// The same into an area of any content, for signal frames.
+    pub fn save_xstate_to(&self, state: &mut XState) {
+        assert!(self.is_current());
+        state.save();
     }
 
     /// Loads a state into the registers of the running program (sigreturn, execve).

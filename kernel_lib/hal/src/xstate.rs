@@ -5,6 +5,7 @@ use alloc::vec::Vec;
 use core::arch::asm;
 
 static FEATURES: Once<(u64, usize)> = Once::new();
+static INITIAL: Once<XState> = Once::new();
 
 /// Feature mask (XCR0) and bytes of an area.
 pub fn features() -> (u64, usize) {
@@ -42,6 +43,11 @@ impl XState {
         // XSTATE_BV: x87 and SSE come from the area.
         area[512..520].copy_from_slice(&3u64.to_le_bytes());
         state
+    }
+
+    /// The same, only to be loaded.
+    pub fn shared_initial() -> &'static Self {
+        INITIAL.get_or_init(Self::initial)
     }
 
     fn pointer(&self) -> *const u8 {

@@ -35,9 +35,19 @@ const XSTATE_BV: usize = 512;
 const SSE: u64 = 2;
 const LEGACY_BYTES: usize = 512;
 
+/// An area to work in, of any content: the thread's last one if there is one, because to zero another takes as long as to fill it.
+fn spare_xstate(task: &Task) -> XState {
+    task.signals.spare_xstate.lock().take().unwrap_or_else(XState::initial)
+}
+
+fn keep_xstate(task: &Task, state: XState) {
+    *task.signals.spare_xstate.lock() = Some(state);
+}
+
 /// The program's extended state: the live registers, with the SSE registers of its context put in.
 pub fn program_xstate(task: &Task, context: &UserContext) -> XState {
-    let mut state = task.thread.save_xstate();
+    let mut state = spare_xstate(task);
+    task.thread.save_xstate_to(&mut state);
     let area = state.bytes_mut();
     area[XMM..XMM + 256].copy_from_slice(context.xmm.as_bytes());
     let present = u64::from_le_bytes(area[XSTATE_BV..XSTATE_BV + 8].try_into().unwrap_or([0; 8])) | SSE;
@@ -81,6 +91,7 @@ pub fn build(task: &Arc<Task>, context: &mut UserContext, info: &SigInfo, action
         return Err(EFAULT);
     }
     write_xstate(fpstate, &state)?;
+    keep_xstate(task, state);
     let fault = *task.signals.fault.lock();
     let flags = if alt.size == 0 { SS_DISABLE } else { alt.flags };
     let content = RtSigFrame {
@@ -105,6 +116,7 @@ pub fn build(task: &Arc<Task>, context: &mut UserContext, info: &SigInfo, action
     if alt.flags & SS_AUTODISARM != 0 {
         *task.signals.alt_stack.lock() = AltStack::default();
     }
+    load_program_xstate(task, context, XState::shared_initial());
     context.rdi = info.signo as u64;
     context.rsi = frame + core::mem::offset_of!(RtSigFrame, info) as u64;
     context.rdx = frame + core::mem::offset_of!(RtSigFrame, uc) as u64;
@@ -180,10 +192,11 @@ fn restore(task: &Arc<Task>, context: &mut UserContext) -> Result<(), Errno> {
     }
     let state = match registers.fpstate {
         0 => XState::initial(),
-        address => read_xstate(address)?,
+        address => read_xstate(address, spare_xstate(task))?,
     };
     task.signals.set_blocked(SigSet(frame.uc.sigmask));
     load_program_xstate(task, context, &state);
+    keep_xstate(task, state);
     context.r8 = registers.r8;
     context.r9 = registers.r9;
     context.r10 = registers.r10;
@@ -218,9 +231,8 @@ pub const fn is_canonical(address: u64) -> bool {
     (address as i64) << 16 >> 16 == address as i64
 }
 
-/// Reads a frame's XSAVE area. Without the software bytes that say so, or when they do not fit, only the legacy region counts.
-fn read_xstate(address: u64) -> Result<XState, Errno> {
-    let mut state = XState::initial();
+/// Reads a frame's XSAVE area into `state`. Without the software bytes that say so, or when they do not fit, only the legacy region counts.
+fn read_xstate(address: u64, mut state: XState) -> Result<XState, Errno> {
     let mut legacy = [0; LEGACY_BYTES];
     user::read_bytes(address, &mut legacy)?;
     let software = FpxSwBytes::read_from_prefix(&legacy[FPX_SW_OFFSET..]).map_err(|_| EFAULT)?.0;
@@ -235,6 +247,7 @@ fn read_xstate(address: u64) -> Result<XState, Errno> {
     area[..LEGACY_BYTES].copy_from_slice(&legacy);
     if extended {
         user::read_bytes(address + LEGACY_BYTES as u64, &mut area[LEGACY_BYTES..claimed])?;
+        area[claimed..].fill(0);
         let wanted = u64::from_le_bytes(area[XSTATE_BV..XSTATE_BV + 8].try_into().unwrap_or([0; 8])) & software.xfeatures;
         area[XSTATE_BV..XSTATE_BV + 8].copy_from_slice(&wanted.to_le_bytes());
     } else {

@@ -8,6 +8,7 @@ use crate::wait::WaitQueue;
 use alloc::sync::Arc;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use hal::sync::SpinLock;
+use hal::xstate::XState;
 use linux_abi::signal::{SigAction, SigStack, SIG_DFL, SIG_IGN, SS_AUTODISARM, SS_DISABLE, SS_ONSTACK};
 
 /// The thread must end (group exit, execve of another thread, exit(2)).
@@ -65,6 +66,8 @@ pub struct TaskSignals {
     flags: AtomicU32,
     pub alt_stack: SpinLock<AltStack>,
     pub fault: SpinLock<FaultRegisters>,
+    /// What the last signal frame was written from or read to.
+    pub(super) spare_xstate: SpinLock<Option<XState>>,
 }
 
 impl TaskSignals {
