@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -191,6 +192,18 @@ def test_what_is_not_offered(contained: bundles.Runtime, bundle: bundles.Bundle,
     bundle.configure([f"/bin/{name}", *arguments], capabilities=ADMINISTRATOR)
     ended = contained.run(bundle, timeout=60)
     assert (ended.code, ended.stderr.strip()) == (2, b"RTNETLINK answers: Operation not supported")
+
+
+@pytest.mark.parametrize("capabilities", [(), ("CAP_NET_RAW",), ADMINISTRATOR], ids=["without", "raw", "administrator"])
+def test_options_of_sockets_that_take_a_capability(
+    contained: bundles.Runtime, tmp_path: Path, capabilities: Sequence[str]
+) -> None:
+    program = bundles.BUILD / "cli" / "options"
+    program.parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["gcc", "-O2", "-static", "-o", program, Path(__file__).parent / "options.c"], check=True)
+    bundle = bundles.busybox_bundle(tmp_path / "bundle", [program])
+    bundle.configure(["options"], capabilities=capabilities)
+    assert outcome(contained, bundle) == outcome(bundles.Native(), bundle)
 
 
 def test_the_hosts_network_is_not_the_containers(contained: bundles.Runtime, bundle: bundles.Bundle) -> None:

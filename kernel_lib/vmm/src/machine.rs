@@ -86,7 +86,7 @@ fn prepare(socket: i32, kernel: &str) -> Result<i32, HostError> {
     let waited = crate::cgroup::begin_grace_period();
     // What fails now fails with the plan again, which says whom to tell.
     let ahead = match Base::build(None, INITIAL_RAM, kernel) {
-        Ok(base) => Some(Ahead { base, cell: jail::prepare(), filters: Filters::compile()? }),
+        Ok(base) => Some(Ahead { base, cell: jail::prepare(), filters: Filters::compile(false)? }),
         Err(_) => None,
     };
     let Some(launch) = Launch::received(socket)? else { return Ok(0) };
@@ -232,8 +232,9 @@ fn build(launch: Launch, ahead: Option<Ahead>, ready: Arc<Ready>) -> Result<Buil
     let jailed = jail::enter(&plan.jail, launch.namespaces, &mut trees, &plan.container, cell)?;
     let filters = match filters {
         _ if !plan.jail.enabled => Filters::default(),
-        Some(filters) => filters,
-        None => Filters::compile()?,
+        // Those that were made ahead are the usual ones.
+        Some(filters) if !jailed.changes_network() => filters,
+        _ => Filters::compile(jailed.changes_network())?,
     };
     Ok(Built {
         plan,
@@ -354,14 +355,14 @@ struct Filters {
 }
 
 impl Filters {
-    fn compile() -> Result<Self, HostError> {
+    fn compile(changes_network: bool) -> Result<Self, HostError> {
         Ok(Self {
-            first: Filter::new(Thread::First)?,
-            main: Filter::new(Thread::Main)?,
-            vcpu: Filter::new(Thread::Vcpu)?,
-            server: Filter::new(Thread::Server)?,
-            readiness: Filter::new(Thread::Readiness)?,
-            control: Filter::new(Thread::Control)?,
+            first: Filter::new(Thread::First, changes_network)?,
+            main: Filter::new(Thread::Main, changes_network)?,
+            vcpu: Filter::new(Thread::Vcpu, changes_network)?,
+            server: Filter::new(Thread::Server, changes_network)?,
+            readiness: Filter::new(Thread::Readiness, changes_network)?,
+            control: Filter::new(Thread::Control, changes_network)?,
         })
     }
 }

@@ -23,6 +23,7 @@ pub const SO_ACCEPTCONN: i32 = 30;
 pub const SO_PEERSEC: i32 = 31;
 pub const SO_SNDBUFFORCE: i32 = 32;
 pub const SO_RCVBUFFORCE: i32 = 33;
+pub const SO_MARK: i32 = 36;
 pub const SO_PROTOCOL: i32 = 38;
 pub const SO_DOMAIN: i32 = 39;
 pub const SO_PEERGROUPS: i32 = 59;

@@ -125,6 +125,11 @@ impl Jailed {
         Ok(self.network)
     }
 
+    /// Whether the container's network is its own to change.
+    pub fn changes_network(&self) -> bool {
+        self.network.is_own
+    }
+
     /// The thread that keeps the container's root: it can wait and end the process.
     pub fn confine_first(enabled: bool, filter: &seccomp::Filter) -> Result<(), HostError> {
         if !enabled {

@@ -2,7 +2,8 @@
 //!
 //! The first thread only waits. The main thread's list is the union of all (the threads that it starts inherit it, and add their own,
 //! narrower one). Lists are data: names that a reader can check; arguments are checked where a call can do more than we need (ioctl by
-//! request, no executable memory, threads but no processes, sockets of three families).
+//! request, no executable memory, threads but no processes, sockets of three families). What changes a network is listed where the container
+//! may change its own, and nowhere else.
 
 use std::collections::BTreeMap;
 
@@ -113,10 +114,10 @@ const SERVER: &[i64] = &[
     libc::SYS_getrandom,
     libc::SYS_geteuid,
     libc::SYS_memfd_create,
-    // CAP_NET_ADMIN for a moment, where it was kept.
-    libc::SYS_capget,
-    libc::SYS_capset,
 ];
+
+/// CAP_NET_ADMIN for a moment, where it was kept.
+const NETWORK: &[i64] = &[libc::SYS_capget, libc::SYS_capset];
 
 /// It also looks at the size of mapped files that others have changed.
 const READINESS: &[i64] = &[libc::SYS_epoll_wait, libc::SYS_epoll_pwait, libc::SYS_fstat];
@@ -224,13 +225,16 @@ fn vcpu(rules: &mut Rules) -> Result<(), HostError> {
     controls(rules, &[request::KVM_RUN, request::KVM_SIGNAL_MSI, request::KVM_GET_REGS, request::KVM_GET_SREGS])
 }
 
-fn server(rules: &mut Rules) -> Result<(), HostError> {
+fn server(rules: &mut Rules, changes_network: bool) -> Result<(), HostError> {
     names(rules, SERVER);
+    if changes_network {
+        names(rules, NETWORK);
+        controls(rules, request::NETWORK)?;
+    }
     for family in [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK] {
         rules.entry(libc::SYS_socket).or_default().push(condition(0, SeccompCmpOp::Eq, family as u64)?);
     }
     controls(rules, request::DEVICES)?;
-    controls(rules, request::NETWORK)?;
     controls(rules, &[request::KVM_SIGNAL_MSI, request::KVM_SET_USER_MEMORY_REGION, request::KVM_SET_NR_MMU_PAGES])
 }
 
@@ -239,7 +243,7 @@ fn control(rules: &mut Rules) -> Result<(), HostError> {
     controls(rules, &[request::KVM_SIGNAL_MSI, request::TIOCGWINSZ])
 }
 
-fn rules(thread: Thread) -> Result<Rules, HostError> {
+fn rules(thread: Thread, changes_network: bool) -> Result<Rules, HostError> {
     let mut rules = Rules::new();
     names(&mut rules, COMMON);
     rules.insert(libc::SYS_mmap, vec![condition(2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0)?]);
@@ -248,9 +252,9 @@ fn rules(thread: Thread) -> Result<Rules, HostError> {
         Thread::First => {}
         Thread::Vcpu => {
             vcpu(&mut rules)?;
-            server(&mut rules)?;
+            server(&mut rules, changes_network)?;
         }
-        Thread::Server => server(&mut rules)?,
+        Thread::Server => server(&mut rules, changes_network)?,
         Thread::Readiness => {
             names(&mut rules, READINESS);
             controls(&mut rules, &[request::KVM_SIGNAL_MSI])?;
@@ -258,7 +262,7 @@ fn rules(thread: Thread) -> Result<Rules, HostError> {
         Thread::Control => control(&mut rules)?,
         Thread::Main => {
             vcpu(&mut rules)?;
-            server(&mut rules)?;
+            server(&mut rules, changes_network)?;
             names(&mut rules, READINESS);
             control(&mut rules)?;
             names(&mut rules, MAIN);
@@ -287,8 +291,9 @@ fn without_clone3() -> Result<BpfProgram, HostError> {
 pub struct Filter(Vec<BpfProgram>);
 
 impl Filter {
-    pub fn new(thread: Thread) -> Result<Self, HostError> {
-        let mut programs = vec![compile(rules(thread)?, SeccompAction::KillProcess, SeccompAction::Allow)?];
+    /// `changes_network`: of a container that may change its own.
+    pub fn new(thread: Thread, changes_network: bool) -> Result<Self, HostError> {
+        let mut programs = vec![compile(rules(thread, changes_network)?, SeccompAction::KillProcess, SeccompAction::Allow)?];
         if thread == Thread::Main {
             programs.push(without_clone3()?);
         }
@@ -310,13 +315,22 @@ mod tests {
 
     #[test]
     fn lists_compile_and_stay_short() {
-        let count = |thread| rules(thread).unwrap().len();
+        let count = |thread| rules(thread, true).unwrap().len();
         for thread in [Thread::First, Thread::Main, Thread::Vcpu, Thread::Server, Thread::Readiness, Thread::Control] {
-            Filter::new(thread).unwrap();
+            Filter::new(thread, true).unwrap();
         }
         assert!(count(Thread::First) < 30 && count(Thread::Vcpu) < 110 && count(Thread::Readiness) < 30 && count(Thread::Server) < 90);
         for forbidden in [libc::SYS_execve, libc::SYS_ptrace, libc::SYS_mount, libc::SYS_fork, libc::SYS_unshare, libc::SYS_setuid] {
-            assert!(!rules(Thread::Main).unwrap().contains_key(&forbidden));
+            assert!(!rules(Thread::Main, true).unwrap().contains_key(&forbidden));
+        }
+    }
+
+    #[test]
+    fn networks_are_changed_by_those_that_may() {
+        for thread in [Thread::Main, Thread::Vcpu, Thread::Server] {
+            let (with, without) = (rules(thread, true).unwrap(), rules(thread, false).unwrap());
+            assert!(NETWORK.iter().all(|number| with.contains_key(number) && !without.contains_key(number)));
+            assert_eq!(with[&libc::SYS_ioctl].len() - without[&libc::SYS_ioctl].len(), request::NETWORK.len());
         }
     }
 }

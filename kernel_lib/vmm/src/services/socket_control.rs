@@ -34,6 +34,17 @@ fn allowed(level: i32, option: i32) -> bool {
     }
 }
 
+/// Options that are set with CAP_NET_ADMIN, if who sets them has it: SO_PRIORITY, SO_SNDBUFFORCE, SO_RCVBUFFORCE, SO_MARK, SO_BUSY_POLL,
+/// SO_PREFER_BUSY_POLL; IP_TRANSPARENT; IPV6_TRANSPARENT.
+fn is_administrators(level: i32, option: i32) -> bool {
+    match level {
+        libc::SOL_SOCKET => matches!(option, 12 | 32 | 33 | 36 | 46 | 69),
+        libc::IPPROTO_IP => option == 19,
+        libc::IPPROTO_IPV6 => option == 75,
+        _ => false,
+    }
+}
+
 impl Host {
     pub(super) fn socket_control(&self, request: &Request) -> Answer {
         let [_, _, buffer, bytes, ..] = request.args;
@@ -67,7 +78,7 @@ impl Host {
     }
 
     fn option(&self, request: &Request, verb: u16) -> Answer {
-        let [level, option, buffer, bytes, ..] = request.args;
+        let [level, option, buffer, bytes, administers, _] = request.args;
         let handle = self.socket_handle(request.handle)?;
         let (level, option) = (level as i32, option as i32);
         if !allowed(level, option) {
@@ -76,7 +87,8 @@ impl Host {
         if verb == socket::SETSOCKOPT {
             let mut value = ControlData::sized(bytes)?;
             self.memory.read_into(buffer, value.as_mut_slice()).map_err(fault)?;
-            memory_sys::set_option(handle.as_fd(), level, option, &mut value)?;
+            let set = || memory_sys::set_option(handle.as_fd(), level, option, &mut value);
+            self.administering(administers == 1 && is_administrators(level, option), set)?;
             return Ok(Reply::of(0));
         }
         let mut value = ControlData::sized(bytes.min(4096))?;

@@ -175,7 +175,7 @@ impl HostSocket {
         let early = core::mem::take(&mut *self.early.lock());
         for option in early {
             // It was valid for a socket of this kind when the program set it; what the host refuses stays as it is.
-            let _ = request::set_option(handle, option.level, option.name, &option.value);
+            let _ = request::set_option(false, handle, option.level, option.name, &option.value);
         }
         self.adopt(handle);
         Ok(handle)

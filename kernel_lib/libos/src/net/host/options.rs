@@ -2,19 +2,25 @@
 //! list of what it lets through.
 
 use super::{request, Early, HostSocket};
-use crate::errno::{Errno, EINVAL, EOPNOTSUPP};
+use crate::errno::{Errno, EINVAL, EOPNOTSUPP, EPERM};
+use crate::ipc::links::capable;
 use crate::net::message::Ucred;
 use crate::net::options::{
-    int, SOL_SOCKET, SO_ACCEPTCONN, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_OOBINLINE, SO_PEERCRED, SO_PROTOCOL, SO_RCVBUF, SO_SNDBUF, SO_TYPE,
+    int, SOL_SOCKET, SO_ACCEPTCONN, SO_DOMAIN, SO_ERROR, SO_LINGER, SO_MARK, SO_OOBINLINE, SO_PEERCRED, SO_PRIORITY, SO_PROTOCOL,
+    SO_RCVBUF, SO_SNDBUF, SO_TYPE,
 };
 use crate::net::socket::{AF_INET, AF_NETLINK, SOCK_DGRAM, SOCK_STREAM};
 use alloc::vec::Vec;
 use core::sync::atomic::Ordering;
+use linux_abi::capability::{CAP_NET_ADMIN, CAP_NET_RAW};
 use zerocopy::IntoBytes;
 
 const IPPROTO_IP: i32 = 0;
 const IPPROTO_TCP: i32 = 6;
 const IPPROTO_UDP: i32 = 17;
+const IPPROTO_IPV6: i32 = 41;
+const IP_TRANSPARENT: i32 = 19;
+const IPV6_TRANSPARENT: i32 = 75;
 const SOL_RAW: i32 = 255;
 const TCP_INFO: i32 = 11;
 const TCP_ESTABLISHED: u8 = 1;
@@ -28,6 +34,18 @@ const EARLY_TCP: [i32; 3] = [1, 3, 12];
 fn can_wait(level: i32, name: i32, value: &[u8]) -> bool {
     let least = if (level, name) == (SOL_SOCKET, SO_LINGER) { 8 } else { 4 };
     value.len() >= least && ((level == SOL_SOCKET && EARLY_SOCKET.contains(&name)) || (level == IPPROTO_TCP && EARLY_TCP.contains(&name)))
+}
+
+/// Options that are refused without CAP_NET_RAW or CAP_NET_ADMIN (socket(7), ip(7)). The VMM may have the one whoever asks; of what takes the
+/// other alone, the host knows.
+fn needs_capability(level: i32, name: i32, value: &[u8]) -> bool {
+    let number = int(value).unwrap_or(0);
+    match (level, name) {
+        (SOL_SOCKET, SO_PRIORITY) => !(0..=6).contains(&number),
+        (SOL_SOCKET, SO_MARK) => true,
+        (IPPROTO_IP, IP_TRANSPARENT) | (IPPROTO_IPV6, IPV6_TRANSPARENT) => number != 0,
+        _ => false,
+    }
 }
 
 impl HostSocket {
@@ -48,7 +66,10 @@ impl HostSocket {
             early.push(Early { level, name, value: value.to_vec() });
             return Ok(());
         }
-        request::set_option(self.handle()?, level, name, value)
+        if needs_capability(level, name, value) && !capable(CAP_NET_RAW) && !capable(CAP_NET_ADMIN) {
+            return Err(EPERM);
+        }
+        request::set_option(capable(CAP_NET_ADMIN), self.handle()?, level, name, value)
     }
 
     /// What an accepted connection takes over from its listener.

@@ -55,7 +55,11 @@ fn place(buffer: &[u8]) -> u64 {
 }
 
 fn control(handle: u32, verb: u16, first: u64, second: u64, buffer: &[u8]) -> Result<Answer, Errno> {
-    let args = [first, second, place(buffer), buffer.len() as u64, 0, 0];
+    control_as(false, handle, verb, [first, second], buffer)
+}
+
+fn control_as(administers: bool, handle: u32, verb: u16, [first, second]: [u64; 2], buffer: &[u8]) -> Result<Answer, Errno> {
+    let args = [first, second, place(buffer), buffer.len() as u64, administers.into(), 0];
     plain(&Request::new(Op::SocketControl, handle, args).with_flags(verb))
 }
 
@@ -84,8 +88,9 @@ pub fn name(handle: u32, peer: bool) -> Result<Vec<u8>, Errno> {
     Ok(buffer)
 }
 
-pub fn set_option(handle: u32, level: i32, option: i32, value: &[u8]) -> Result<(), Errno> {
-    control(handle, socket::SETSOCKOPT, level as u64, option as u64, value).map(drop)
+/// `administers`: who sets it has CAP_NET_ADMIN.
+pub fn set_option(administers: bool, handle: u32, level: i32, option: i32, value: &[u8]) -> Result<(), Errno> {
+    control_as(administers, handle, socket::SETSOCKOPT, [level as u64, option as u64], value).map(drop)
 }
 
 /// `given`: what the program's buffer holds, as long as the room in it.

@@ -55,7 +55,7 @@ fn jailed_server(host: Arc<Host>) -> Sender<(Request, Sender<Answer>)> {
         rustix::thread::set_capabilities(None, rights).unwrap();
         let tree = std::iter::once(std::os::fd::AsFd::as_fd(&*tree));
         crate::jail::landlock::restrict(&tree.chain(host.network.directories()).collect::<Vec<_>>());
-        crate::jail::seccomp::Filter::new(crate::jail::seccomp::Thread::Server).unwrap().install().unwrap();
+        crate::jail::seccomp::Filter::new(crate::jail::seccomp::Thread::Server, false).unwrap().install().unwrap();
         while let Ok((request, answer)) = inbox.recv() {
             let _ = answer.send(host.serve(&request, &Worker::outside()));
         }
