@@ -31,7 +31,12 @@ def start(containerd: Containerd, name: str, *flags: str) -> None:
 
 def cgroups(name: str) -> list[Path]:
     """The cgroup folders of a container, in every hierarchy."""
-    return [path for path in Path("/sys/fs/cgroup").glob(f"**/default/{name}") if path.is_dir()]
+    # Others come and go meanwhile, which glob() does not forgive.
+    return [
+        Path(folder, name)
+        for folder, names, _ in os.walk("/sys/fs/cgroup")
+        if name in names and folder.endswith("/default")
+    ]
 
 
 @pytest.fixture(autouse=True)

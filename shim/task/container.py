@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     Publish = Callable[[Message], None]
 
 KILLED = 128 + 9
+CREATE_SECONDS = 4.0  # longer than a creation takes, shorter than containerd waits for a shim's answer
 EXEC_GRACE_SECONDS = 2.5  # for exits of other processes to arrive after that of the first, their outputs being read
 
 
@@ -66,8 +67,19 @@ class Container:
         self._execs: dict[str, Process] = {}
         self._specs: dict[str, dict[str, Any]] = {}
         self._init_exit: tuple[int, int] | None = None
+        self._settled = threading.Event()
 
     # What the service asks.
+
+    def settle(self) -> None:
+        """It has been made, or has failed to be."""
+        self._settled.set()
+
+    def await_settled(self) -> None:
+        """Wait for that. A containerd that is started again while the Create of the one before is served asks for the
+        processes at once; a shim that has none it takes for leaked, and forgets the container.
+        """
+        self._settled.wait(CREATE_SECONDS)
 
     def created(self, instance: Instance, announce: Callable[[], None]) -> None:
         """The backend has made it: announce that, and any exit that came first."""

@@ -119,9 +119,11 @@ class TaskService:
             process.stdio.close()
             rootfs.unmount(f"{request.bundle}/rootfs")
             self._forget(request.id)
+            container.settle()
             raise
         process.stdio.handed_over()
         container.created(instance, lambda: self._publish(_create_event(request, instance.pid)))
+        container.settle()
         return api.CreateTaskResponse(pid=instance.pid)
 
     def _make(self, request: api.CreateTaskRequest, container: Container) -> Instance:
@@ -144,7 +146,7 @@ class TaskService:
         return api.StartResponse(pid=container.start())
 
     def delete(self, request: api.DeleteRequest) -> api.DeleteResponse:
-        container = self._find(request.id)
+        container = self._find_settled(request.id)
         if request.exec_id:
             ended = container.delete_exec(request.exec_id)
         else:
@@ -192,7 +194,7 @@ class TaskService:
         )
 
     def pids(self, request: api.PidsRequest) -> api.PidsResponse:
-        container = self._find(request.id)
+        container = self._find_settled(request.id)
         execs = {process.pid: process.exec_id for process in container.running_execs()}
         processes = []
         # A stopped container still answers with its pid: a containerd that restarts takes a shim without one for leaked
@@ -289,6 +291,11 @@ class TaskService:
             if found := self._containers.get(container_id):
                 return found
         raise NotFoundError(f"container {container_id} not found")
+
+    def _find_settled(self, container_id: str) -> Container:
+        """As it is after its creation, which may fail."""
+        self._find(container_id).await_settled()
+        return self._find(container_id)
 
     def _forget(self, container_id: str) -> None:
         with self._lock:

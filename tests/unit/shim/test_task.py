@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
@@ -359,3 +360,43 @@ def test_two_creates_with_one_id(bench: Bench) -> None:
     go.set()
     first.join(5)
     bench.start()
+
+
+@pytest.mark.parametrize("fails", [False, True], ids=["made", "failed"])
+def test_who_asks_during_a_creation_hears_how_it_went(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """As a containerd that takes over a shim with a Create of the one before."""
+    begun, may_end = threading.Event(), threading.Event()
+    create = bench.machine.create
+
+    def slowly(*arguments: Any) -> Machine:
+        begun.set()
+        assert may_end.wait(10)
+        if fails:
+            raise RpcError("no", Code.UNKNOWN)
+        return create(*arguments)
+
+    monkeypatch.setattr(bench.machine, "create", slowly)
+    answers: list[object] = []
+
+    def creates() -> None:
+        with contextlib.suppress(RpcError):
+            bench.create()
+
+    def asks() -> None:
+        try:
+            answers.append([info.pid for info in bench.service.pids(api.PidsRequest(id="c")).processes])
+        except RpcError as error:
+            answers.append(error.code)
+
+    creator, asker = threading.Thread(target=creates), threading.Thread(target=asks)
+    creator.start()
+    assert begun.wait(10)
+    asker.start()
+    asker.join(0.1)
+    assert answers == []
+    may_end.set()
+    for thread in (creator, asker):
+        thread.join(10)
+    assert answers == [Code.NOT_FOUND if fails else [4242]]
