@@ -16,7 +16,7 @@ CASE(scheduler_calls)
 	num("sched_yield", sched_yield());
 	num("sched_setscheduler BATCH", sched_setscheduler(0, SCHED_BATCH, &parameters));
 	num("sched_getscheduler", sched_getscheduler(0));
-	num("sched_getscheduler of an absent one", sched_getscheduler(99999));
+	num("sched_getscheduler of an absent one", sched_getscheduler(0x3fffffff));
 	parameters.sched_priority = 5;
 	num("OTHER with a priority", sched_setscheduler(0, SCHED_OTHER, &parameters));
 	cpu_set_t set;
