@@ -4,6 +4,8 @@
 #include <poll.h>
 #include <pty.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/sysmacros.h>
 #include <termios.h>
 
 static int master, slave;
@@ -605,6 +607,26 @@ CASE(packet_mode)
 	read_from("data", master);
 	must(tcflush(slave, TCIFLUSH));
 	read_from("flush", master);
+}
+
+CASE(more_than_a_minor_of_eight_bits)
+{
+	enum { MOST = 300 };
+	must(setrlimit(RLIMIT_NOFILE, &(struct rlimit){2 * MOST + 100, 2 * MOST + 100}));
+	int numbered = 0, named = 0;
+	for (int pair = 0; pair < MOST; pair++) {
+		char path[32];
+		int number;
+		struct stat open_one, by_name;
+		open_pair();
+		must(ioctl(master, TIOCGPTN, &number));
+		snprintf(path, sizeof path, "/dev/pts/%d", number);
+		must(fstat(slave, &open_one));
+		must(stat(path, &by_name));
+		numbered += open_one.st_rdev == makedev(136, number);
+		named += by_name.st_rdev == open_one.st_rdev;
+	}
+	say("of %d slaves: device number %d, the same by name %d", MOST, numbered, named);
 }
 
 CASE(shell_on_a_terminal)

@@ -4,6 +4,7 @@
 use super::inode::{Attributes, FileSystem};
 use super::synthetic::{Name, Node, SyntheticFs};
 use crate::errno::{Errno, ENOENT};
+use crate::tty::job::PTS_MAJOR;
 use crate::tty::pty;
 use abi::request::{ATTR_GID, ATTR_MODE, ATTR_UID};
 use alloc::collections::BTreeMap;
@@ -49,7 +50,7 @@ struct Shared(Arc<Root>);
 
 impl Root {
     fn access(&self, index: u32) -> Option<Access> {
-        let (_, (uid, gid), created) = pty::list().into_iter().find(|(known, ..)| *known == index)?;
+        let ((uid, gid), created) = pty::find(index)?;
         let changed = self.changed.lock().get(&index).copied().filter(|access| access.created == created);
         Some(changed.unwrap_or(Access { mode: self.mode, uid, gid: self.gid.unwrap_or(gid), created }))
     }
@@ -67,7 +68,7 @@ impl Node for Shared {
             return Ok(Arc::new(Multiplexer(self.0.ptmx_mode)));
         }
         let index = core::str::from_utf8(name).ok().and_then(|name| name.parse::<u32>().ok()).ok_or(ENOENT)?;
-        if format!("{index}").as_bytes() != name || !pty::exists(index) {
+        if format!("{index}").as_bytes() != name || pty::find(index).is_none() {
             return Err(ENOENT);
         }
         Ok(Arc::new(Slave { root: self.0.clone(), index }))
@@ -117,13 +118,13 @@ impl Node for Slave {
         self.root.access(self.index).map_or((0, 0), |access| (access.uid, access.gid))
     }
     fn rdev(&self) -> u64 {
-        makedev(136 + (self.index >> 8), self.index & 0xff)
+        makedev(PTS_MAJOR, self.index)
     }
     fn time(&self) -> u64 {
         self.root.access(self.index).map_or(0, |access| access.created)
     }
     fn valid(&self) -> bool {
-        pty::exists(self.index)
+        pty::find(self.index).is_some()
     }
     fn set_attributes(&self, attributes: &Attributes) -> Result<(), Errno> {
         let mut access = self.root.access(self.index).ok_or(ENOENT)?;

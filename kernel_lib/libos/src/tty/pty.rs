@@ -49,16 +49,22 @@ pub fn list() -> Vec<(u32, (u32, u32), u64)> {
         .collect()
 }
 
-/// For devpts: whether /dev/pts/`index` is there.
-pub fn exists(index: u32) -> bool {
-    TERMINALS.lock().get(&index).is_some_and(|entry| entry.terminal.strong_count() > 0)
+/// For devpts: (uid, gid) and creation time of /dev/pts/`index`.
+pub fn find(index: u32) -> Option<((u32, u32), u64)> {
+    let terminals = TERMINALS.lock();
+    let entry = terminals.get(&index).filter(|entry| entry.terminal.strong_count() > 0)?;
+    Some((entry.owner, entry.created))
 }
 
 /// A new terminal with the lowest free number. ENOSPC when there are too many.
 pub fn create(owner: (u32, u32)) -> Result<Arc<Terminal>, Errno> {
     let mut terminals = TERMINALS.lock();
     terminals.retain(|_, entry| entry.terminal.strong_count() > 0);
-    let index = (0..MAX_TERMINALS).find(|index| !terminals.contains_key(index)).ok_or(ENOSPC)?;
+    // The first gap in the numbers that are taken.
+    let index = terminals.keys().zip(0..).find(|(&taken, index)| taken != *index).map_or(terminals.len() as u32, |(_, index)| index);
+    if index >= MAX_TERMINALS {
+        return Err(ENOSPC);
+    }
     let terminal = Terminal::new(index);
     let entry = Entry { terminal: Arc::downgrade(&terminal), owner, created: hal::time::realtime() };
     terminals.insert(index, entry);
