@@ -277,6 +277,53 @@ CASE(posix_timer_overrun)
 	must(timer_delete(timer));
 }
 
+CASE(posix_timer_that_was_not_taken)
+{
+	/* timer_settime(2) drops an expiry that waits to be taken; so does an action that ignores it. Either way the timer goes on. */
+	timer_t timer;
+	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+	struct itimerspec periodic = {{0, 2000000}, {0, 2000000}};
+	on_siginfo(SIGRTMIN, tick, 0);
+	block_signal(SIGRTMIN);
+	must(timer_create(CLOCK_MONOTONIC, &event, &timer));
+	must(timer_settime(timer, 0, &(struct itimerspec){{0, 0}, {0, 1000000}}, NULL));
+	nap(20);
+	must(timer_settime(timer, 0, &(struct itimerspec){{0, 0}, {0, 1000000}}, NULL));
+	unblock_signal(SIGRTMIN);
+	wait_for_ticks(1);
+	say("set anew: ticks %d, overrun %d", ticks, last_overrun);
+	must(timer_settime(timer, 0, &periodic, NULL));
+	signal(SIGRTMIN, SIG_IGN);
+	nap(20);
+	ticks = 0;
+	on_siginfo(SIGRTMIN, tick, 0);
+	wait_for_ticks(3);
+	yes("no longer ignored", ticks >= 3);
+	must(timer_delete(timer));
+}
+
+CASE(posix_timer_of_a_microsecond)
+{
+	/* It expires faster than its signal can be taken: expiries are counted, and the program goes on. */
+	timer_t timer;
+	struct sigevent event = {.sigev_notify = SIGEV_SIGNAL, .sigev_signo = SIGRTMIN};
+	sigset_t set;
+	siginfo_t info;
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN);
+	block_signal(SIGRTMIN);
+	must(timer_create(CLOCK_MONOTONIC, &event, &timer));
+	must(timer_settime(timer, 0, &(struct itimerspec){{0, 1000}, {0, 1000}}, NULL));
+	int taken = 0;
+	while (taken < 50 && sigtimedwait(&set, &info, &(struct timespec){2, 0}) == SIGRTMIN)
+		taken++;
+	num("taken", taken);
+	nap(20);
+	must(sigtimedwait(&set, &info, &(struct timespec){2, 0}));
+	yes("every expiry of 20 ms is counted", info.si_overrun > 10000);
+	must(timer_delete(timer));
+}
+
 static void notify(union sigval value)
 {
 	ticks = value.sival_int;

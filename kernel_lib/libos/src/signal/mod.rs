@@ -29,7 +29,7 @@ pub use deliver::{deliver, restart_without_handler};
 pub use frame::{is_canonical, load_program_xstate, program_xstate, sigreturn, RESTORABLE_FLAGS};
 pub use send::{
     check_permission, force, forget, forget_timer, ignored, poke, queue, send_to_group, send_to_process, send_to_process_forced,
-    send_to_task, take, Scope,
+    send_to_task, take, timer_is_queued, Scope,
 };
 pub use set::SigSet;
 pub use state::{Actions, AltStack, FaultRegisters, ProcessSignals, TaskSignals};

@@ -2,7 +2,7 @@
 
 use super::set::SigSet;
 use alloc::collections::BTreeMap;
-use linux_abi::signal::{SigInfo, SIGRTMIN, SI_USER};
+use linux_abi::signal::{SigInfo, SIGRTMIN, SI_TIMER, SI_USER};
 
 #[derive(Default)]
 pub struct Queue {
@@ -65,15 +65,26 @@ impl Queue {
         }
     }
 
+    /// Whether an expiry of a POSIX timer is queued.
+    pub fn holds_timer(&self, signal: i32, id: i32) -> bool {
+        let mut queued = self.items.range((signal, 0)..=(signal, u64::MAX));
+        queued.any(|(_, item)| is_of_timer(item, id))
+    }
+
     /// Forgets the queued expiries of a POSIX timer (timer_delete(2)).
     pub fn flush_timer(&mut self, id: i32) {
         let before = self.items.len();
-        self.items.retain(|_, item| item.code != linux_abi::signal::SI_TIMER || item.pid() != id as u32);
+        self.items.retain(|_, item| !is_of_timer(item, id));
         if self.items.len() != before {
             let left = self.items.keys().fold(SigSet::EMPTY, |set, (signal, _)| set.union(SigSet::one(*signal)));
             self.pending = self.pending.and(left);
         }
     }
+}
+
+/// A timer's number stands where others have the sender's.
+const fn is_of_timer(item: &SigInfo, id: i32) -> bool {
+    item.code == SI_TIMER && item.pid() == id as u32
 }
 
 #[cfg(test)]

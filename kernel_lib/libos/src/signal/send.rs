@@ -214,6 +214,14 @@ pub fn forget(process: &Arc<Process>, signal: i32) {
     });
 }
 
+/// Whether an expiry of a POSIX timer waits to be taken.
+pub fn timer_is_queued(scope: Scope<'_>, signal: i32, id: i32) -> bool {
+    match scope {
+        Scope::Process(process) => process.signals.with_shared(|shared| shared.queue.holds_timer(signal, id)),
+        Scope::Thread(task) => task.signals.with_queue(|queue| queue.holds_timer(signal, id)),
+    }
+}
+
 /// A POSIX timer was set anew or deleted: its queued expiry is dropped.
 pub fn forget_timer(process: &Arc<Process>, id: i32) {
     process.signals.with_shared(|shared| {

@@ -226,8 +226,9 @@ fn sys_timer_settime(call: &mut Call<'_>) -> SysResult {
         _ if call.int(1) & TIMER_ABSTIME != 0 => Some(value),
         _ => Some(timer.clock.now()?.saturating_add(value)),
     };
-    let before = timer.set(deadline, interval);
+    // Before the timer runs anew: its next signal must not be lost.
     crate::signal::forget_timer(&call.task.process, call.int(0));
+    let before = timer.set(deadline, interval);
     if call.args[3] != 0 {
         user::write(call.args[3], &timer_value(before))?;
     }

@@ -19,6 +19,8 @@ use linux_abi::time::NS_PER_SEC;
 const TIMERS_MOST: usize = 4096;
 /// DELAYTIMER_MAX.
 const OVERRUN_MOST: u64 = i32::MAX as u64;
+/// How soon a timer looks again whose signal nobody takes.
+const TICK: u64 = 1_000_000;
 
 /// Whom an expiry tells.
 pub enum Notify {
@@ -42,8 +44,7 @@ struct State {
     deadline: Option<u64>,
     interval: u64,
     key: Option<TimerKey>,
-    /// The signal is queued and was not taken yet.
-    pending: bool,
+    /// Expiries since the last signal was taken, besides the one that queued the next.
     overrun: u64,
     /// Of the signal that was taken last.
     last_overrun: u64,
@@ -79,8 +80,42 @@ impl Timer {
         state.key = state.deadline.map(|deadline| arm(self.clock.deadline(deadline), self.clone()));
     }
 
+    /// While the last signal waits to be taken, expiries are only counted: those of a short interval would leave the program no time to
+    /// take it. [`Self::taken`] arms the timer properly.
+    fn arm_later(self: &Arc<Self>, state: &mut State) {
+        let later = hal::time::monotonic() + TICK;
+        state.key = state.deadline.map(|deadline| arm(self.clock.deadline(deadline).max(later), self.clone()));
+    }
+
+    /// Counts what has expired since the deadline, and sets the next one. How many expiries that were.
+    fn advance(state: &mut State, now: u64) -> u64 {
+        let Some(deadline) = state.deadline.filter(|deadline| now >= *deadline) else { return 0 };
+        let missed = (now - deadline).checked_div(state.interval).unwrap_or(0);
+        state.deadline = (state.interval != 0).then(|| deadline + (missed + 1) * state.interval);
+        missed + 1
+    }
+
+    /// The signal of an expiry was taken. Gives the overrun.
+    fn taken(self: &Arc<Self>) -> u64 {
+        let now = self.clock.now().unwrap_or(0);
+        let mut state = self.state.lock();
+        if let Some(key) = state.key.take() {
+            cancel(key);
+        }
+        if state.interval != 0 {
+            state.overrun += Self::advance(&mut state, now);
+        }
+        self.arm(&mut state);
+        state.last_overrun = core::mem::take(&mut state.overrun).min(OVERRUN_MOST);
+        state.last_overrun
+    }
+
     fn left(&self, state: &State) -> (u64, u64) {
-        let left = state.deadline.map_or(0, |deadline| deadline.saturating_sub(self.clock.now().unwrap_or(0)).max(1));
+        let now = self.clock.now().unwrap_or(0);
+        let left = state.deadline.map_or(0, |deadline| match now.checked_sub(deadline) {
+            Some(late) if state.interval != 0 => state.interval - late % state.interval,
+            _ => deadline.saturating_sub(now).max(1),
+        });
         (left, state.interval)
     }
 
@@ -90,7 +125,7 @@ impl Timer {
     }
 
     pub fn last_overrun(&self) -> i32 {
-        self.state.lock().last_overrun.min(OVERRUN_MOST) as i32
+        self.state.lock().last_overrun as i32
     }
 
     fn cancel(&self) {
@@ -98,6 +133,18 @@ impl Timer {
         state.deadline = None;
         if let Some(key) = state.key.take() {
             cancel(key);
+        }
+    }
+
+    /// Whether the last expiry's signal waits to be taken. The queue itself is asked: signals leave it in other ways too, when they are
+    /// ignored for instance.
+    fn is_pending(&self, process: &Arc<Process>) -> bool {
+        match &self.notify {
+            Notify::Queued { id, signal, thread: None, .. } => signal::timer_is_queued(signal::Scope::Process(process), *signal, *id),
+            Notify::Queued { id, signal, thread: Some(thread), .. } => {
+                thread.upgrade().is_some_and(|task| signal::timer_is_queued(signal::Scope::Thread(&task), *signal, *id))
+            }
+            _ => false,
         }
     }
 
@@ -125,25 +172,24 @@ impl Expire for Timer {
     fn expired(self: Arc<Self>, _now: u64) {
         let Some(process) = self.process.upgrade() else { return };
         let Ok(now) = self.clock.now() else { return };
+        // One signal at a time: expiries in between are counted (timer_getoverrun(2)).
+        let pending = self.is_pending(&process);
         {
             let mut state = self.state.lock();
             state.key = None;
-            let Some(deadline) = state.deadline else { return };
-            if now < deadline {
+            let expiries = Self::advance(&mut state, now);
+            if expiries == 0 {
                 return self.arm(&mut state);
             }
-            let missed = (now - deadline).checked_div(state.interval).unwrap_or(0);
-            state.deadline = (state.interval != 0).then(|| deadline + (missed + 1) * state.interval);
-            self.arm(&mut state);
-            if matches!(self.notify, Notify::Queued { .. }) {
-                // One signal at a time: expiries in between are counted (timer_getoverrun(2)).
-                state.overrun += missed + u64::from(state.pending);
-                if core::mem::replace(&mut state.pending, true) {
-                    return;
-                }
+            state.overrun += expiries - u64::from(!pending);
+            match self.notify {
+                Notify::Queued { .. } => self.arm_later(&mut state),
+                _ => self.arm(&mut state),
             }
         }
-        self.send(&process);
+        if !pending {
+            self.send(&process);
+        }
     }
 }
 
@@ -233,9 +279,7 @@ fn cpu_limit_reached(process: &Arc<Process>) {
 
 /// A timer's signal was taken from its queue: fills in the overrun.
 pub fn timer_signal_taken(process: &Process, info: &mut SigInfo) {
-    let Ok(timer) = process.timers.posix(info.pid() as i32) else { return };
-    let mut state = timer.state.lock();
-    state.pending = false;
-    state.last_overrun = core::mem::take(&mut state.overrun);
-    info.set_overrun(state.last_overrun.min(OVERRUN_MOST) as i32);
+    if let Ok(timer) = process.timers.posix(info.pid() as i32) {
+        info.set_overrun(timer.taken() as i32);
+    }
 }
