@@ -214,6 +214,40 @@ CASE(sysv_ids)
 	must(semctl(sem, 0, IPC_RMID));
 }
 
+/* The line of an object in /proc/sysvipc, as far as it is the same everywhere. */
+static void show_ipc(const char *kind, int id)
+{
+	char path[64], line[512];
+	snprintf(path, sizeof path, "/proc/sysvipc/%s", kind);
+	FILE *file = fopen(path, "r");
+	while (file && fgets(line, sizeof line, file)) {
+		int key, known, used;
+		unsigned long first, second;
+		char mode[16];
+		if (sscanf(line, "%d %d %15s %lu %lu%n", &key, &known, mode, &first, &second, &used) == 5 && known == id)
+			say("%s: key %d, mode %s, %lu, %lu, %zu columns of text", kind, key, mode, first, strcmp(kind, "msg") ? 0 : second, strlen(line));
+	}
+	if (file)
+		fclose(file);
+}
+
+CASE(sysv_tables)
+{
+	/* Where ipcs(1) finds what there is. */
+	struct { long kind; char text[5]; } message = {1, "text"};
+	int queue = must(msgget(IPC_PRIVATE, 0640)), segment = must(shmget(IPC_PRIVATE, 12345, 0600)), set = must(semget(0x7654321, 3, IPC_CREAT | 0660));
+	must(msgsnd(queue, &message, 5, 0));
+	show_ipc("msg", queue);
+	show_ipc("shm", segment);
+	show_ipc("sem", set);
+	must(msgctl(queue, IPC_RMID, NULL));
+	must(shmctl(segment, IPC_RMID, NULL));
+	must(semctl(set, 0, IPC_RMID));
+	show_ipc("msg", queue);
+	show_ipc("shm", segment);
+	show_ipc("sem", set);
+}
+
 CASE(sysinfo_uptime)
 {
 	struct sysinfo info;

@@ -12,6 +12,7 @@ use crate::wait::{Interruptible, WaitQueue};
 use abi::config::Limits;
 use abi::layout::PAGE_SIZE;
 use abi::request::{memory, Op, Segment};
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use hal::frame::{self, Frame, Run};
@@ -199,6 +200,16 @@ fn refill() {
             break;
         }
     }
+}
+
+/// A text of a line for each item, as many as programs made. ENOMEM and sleeping as with [`items`].
+pub fn report<T>(heading: &str, lines: &[T], line: impl Fn(&T) -> String) -> Result<String, Errno> {
+    const LINE: usize = 192;
+    let mut text = items(0u8, heading.len() + lines.len() * LINE)?;
+    text.clear();
+    text.extend_from_slice(heading.as_bytes());
+    lines.iter().for_each(|item| text.extend_from_slice(line(item).as_bytes()));
+    Ok(String::from_utf8(text).unwrap_or_default())
 }
 
 /// `count` copies of `item` in the heap, as many as a program asked for. ENOMEM: they would need the reserve, or more in one piece than there is.

@@ -4,6 +4,7 @@
 //! [`Pages::mapped`]. `SEGMENTS` is a spin lock and a leaf, but for the frames that go with a segment.
 
 use super::map::{Limits, Place, Request};
+use super::reclaim;
 use super::shmem::SharedMemory;
 use super::vma::{Backing, Flags};
 use super::{AddressSpace, Pages, Source, PAGE_SIZE};
@@ -351,17 +352,15 @@ pub fn control(task: &Task, id: i32, command: i32, buffer: u64) -> Result<usize,
     }
 }
 
-/// Lines of /proc/sysvipc/shm, heading included.
-pub fn report() -> String {
-    let mut text = String::from(
-        "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n",
-    );
+/// /proc/sysvipc/shm.
+pub fn report() -> Result<String, Errno> {
+    const HEADING: &str = "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n";
     let segments: Vec<Arc<Segment>> = SEGMENTS.lock().by_id.values().cloned().collect();
-    for segment in segments {
-        let s = segment.status();
+    reclaim::report(HEADING, &segments, |segment| {
+        let (s, resident) = (segment.status(), segment.memory.present() * PAGE_SIZE);
         let p = s.permissions;
-        text += &format!(
-            "{:10} {:10} {:4o} {:21} {:5} {:5} {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10} {:21} {:21}\n",
+        format!(
+            "{:10} {:10}  {:4o} {:21} {:5} {:5}  {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10} {resident:21} {:21}\n",
             p.key,
             segment.id,
             p.mode,
@@ -376,9 +375,7 @@ pub fn report() -> String {
             s.attached,
             s.detached,
             s.changed,
-            segment.memory.present() * PAGE_SIZE,
             0
-        );
-    }
-    text
+        )
+    })
 }

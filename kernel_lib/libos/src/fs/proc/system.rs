@@ -1,6 +1,7 @@
 //! The fixed files of /proc that tell about the machine: what the container has of it.
 
 use crate::fs::synthetic::Directory;
+use crate::ipc::sysv;
 use crate::mm::reclaim;
 use crate::process::accounting::TICKS;
 use crate::process::{tree, Process};
@@ -61,12 +62,9 @@ pub fn fill(root: &Arc<Directory>) {
         ))
     });
     root.file("cgroups", |_| Ok(crate::fs::cgroup::controllers_text()));
-    root.constant(
-        "sysvipc/msg",
-        "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n",
-    );
-    root.constant("sysvipc/sem", "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n");
-    root.constant("sysvipc/shm", "       key      shmid perms                  size  cpid  lpid nattch   uid   gid  cuid  cgid      atime      dtime      ctime                   rss                  swap\n");
+    root.file("sysvipc/msg", |_| sysv::message::report());
+    root.file("sysvipc/sem", |_| sysv::semaphore::report());
+    root.file("sysvipc/shm", |_| crate::mm::sysv::report());
     root.directory("fs");
     root.directory("driver");
     root.directory("tty");

@@ -8,6 +8,8 @@ use crate::sched;
 use crate::wait::{Interruptible, WaitQueue};
 use crate::SysResult;
 use alloc::collections::VecDeque;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use hal::sync::SpinLock;
 use hal::user;
@@ -254,4 +256,31 @@ fn info(command: i32, argument: u64) -> SysResult {
     let fields = [pool, map, MAX_MESSAGE as i32, MAX_BYTES as i32, MAX_QUEUES as i32, 16, total, 0xffff];
     user::write(argument, &fields)?;
     Ok(QUEUES.highest())
+}
+
+/// /proc/sysvipc/msg.
+pub fn report() -> Result<String, Errno> {
+    const HEADING: &str =
+        "       key      msqid perms      cbytes       qnum lspid lrpid   uid   gid  cuid  cgid      stime      rtime      ctime\n";
+    reclaim::report(HEADING, &QUEUES.all(), |queue| {
+        let s = status(queue);
+        let p = s.permissions;
+        format!(
+            "{:10} {:10}  {:4o}  {:10} {:10} {:5} {:5} {:5} {:5} {:5} {:5} {:10} {:10} {:10}\n",
+            p.key,
+            queue.common.id,
+            p.mode,
+            s.bytes,
+            s.count,
+            s.last_sender,
+            s.last_receiver,
+            p.uid,
+            p.gid,
+            p.creator_uid,
+            p.creator_gid,
+            s.sent,
+            s.received,
+            s.changed
+        )
+    })
 }

@@ -10,6 +10,8 @@ use crate::sched;
 use crate::wait::{Interruptible, WaitQueue};
 use crate::SysResult;
 use alloc::collections::BTreeMap;
+use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use core::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use hal::sync::SpinLock;
@@ -343,4 +345,17 @@ fn info(command: i32, argument: u64) -> SysResult {
     ];
     user::write(argument, &fields)?;
     Ok(SETS.highest())
+}
+
+/// /proc/sysvipc/sem.
+pub fn report() -> Result<String, Errno> {
+    const HEADING: &str = "       key      semid perms      nsems   uid   gid  cuid  cgid      otime      ctime\n";
+    reclaim::report(HEADING, &SETS.all(), |set| {
+        let s = status(set);
+        let p = s.permissions;
+        format!(
+            "{:10} {:10}  {:4o} {:10} {:5} {:5} {:5} {:5} {:10} {:10}\n",
+            p.key, set.common.id, p.mode, s.count, p.uid, p.gid, p.creator_uid, p.creator_gid, s.operated, s.changed
+        )
+    })
 }
