@@ -20,7 +20,7 @@ Runner = Callable[[str], tuple[bundles.Completed, oracle.Sections]]
 
 # Programs whose cases depend on how fast the machine is, or that take minutes of emulated time, are left out.
 PROGRAMS = (
-    "processes", "exec", "wait", "tracing", "threads", "memory", "stack", "sharing", "code", "signals", "exceptions", "files", "names", "locks",
+    "processes", "exec", "wait", "tracing", "attaching", "threads", "memory", "stack", "sharing", "code", "signals", "exceptions", "files", "names", "locks",
     "pipes", "unixsockets", "events", "inotify", "terminals", "inet", "procfs", "credentials", "misc",
 )  # fmt: skip
 VMM = bundles.BUILD / "lib/litebox/litebox-vmm"
