@@ -7,6 +7,12 @@ BUILD := $(CURDIR)/build
 VENV := $(BUILD)/venv
 PYTHON := $(VENV)/bin/python
 LIB := $(BUILD)/lib/litebox
+# The distribution's interpreter where it is new enough: optimized by profile and linked into one file, it takes 1 ms less to start
+# a container than one that a version manager compiled.
+ifndef PYTHON3
+PYTHON3 := $(shell /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo /usr/bin/python3 || echo python3)
+endif
+export PYTHON3
 CARGO := cargo
 TARGET := kernel_lib/target
 # glibc executes CPUID 60 times when a program starts, and each is an exit where this machine is a virtual one: 1 ms of every start. musl does not.
@@ -39,8 +45,8 @@ rust:
 	install -D -m 644 $(TARGET)/release/litebox-kernel $(LIB)/litebox-kernel
 
 $(VENV)/ready: pyproject.toml
-	@python3 -c 'import ensurepip' 2>/dev/null || deploy/requirements
-	python3 -m venv $(VENV)
+	@$(PYTHON3) -c 'import ensurepip' 2>/dev/null || deploy/requirements
+	$(PYTHON3) -m venv $(VENV)
 	$(PYTHON) -m pip install -q --disable-pip-version-check -e '.[dev]'
 	touch $@
 
