@@ -16,6 +16,7 @@
 //! No user namespace is made for a privileged VMM: in one it could not bind ports below 1024 in a network namespace that it does not own.
 //! No process-id namespace either: it would only hold children, and there are none (seccomp forbids them).
 
+mod bpf;
 pub mod descriptors;
 pub(crate) mod landlock;
 mod namespaces;

@@ -5,13 +5,9 @@
 //! request, no executable memory, threads but no processes, sockets of three families). What changes a network is listed where the container
 //! may change its own, and nowhere else.
 
-use std::collections::BTreeMap;
+use seccompiler::{apply_filter, BpfProgram};
 
-use seccompiler::{
-    apply_filter, BpfProgram, SeccompAction, SeccompCmpArgLen::Dword, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch,
-};
-
+use super::bpf::{compile, Allowed, List};
 use crate::error::{During, HostError, Kind};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,15 +139,15 @@ const MAIN: &[i64] =
     &[libc::SYS_rt_sigaction, libc::SYS_set_robust_list, libc::SYS_rseq, libc::SYS_sched_getaffinity, libc::SYS_prctl, libc::SYS_seccomp];
 
 mod request {
-    pub const KVM_RUN: u64 = 0xae80;
-    pub const KVM_SIGNAL_MSI: u64 = 0x4020_aea5;
-    pub const KVM_GET_REGS: u64 = 0x8090_ae81;
-    pub const KVM_GET_SREGS: u64 = 0x8138_ae83;
-    pub const KVM_SET_USER_MEMORY_REGION: u64 = 0x4020_ae46;
-    pub const KVM_SET_NR_MMU_PAGES: u64 = 0xae44;
+    pub const KVM_RUN: u32 = 0xae80;
+    pub const KVM_SIGNAL_MSI: u32 = 0x4020_aea5;
+    pub const KVM_GET_REGS: u32 = 0x8090_ae81;
+    pub const KVM_GET_SREGS: u32 = 0x8138_ae83;
+    pub const KVM_SET_USER_MEMORY_REGION: u32 = 0x4020_ae46;
+    pub const KVM_SET_NR_MMU_PAGES: u32 = 0xae44;
     /// What making a vCPU and binding the doorbell takes: CREATE_VCPU, GET_VCPU_MMAP_SIZE, SET_CPUID2, SET_SREGS, GET and SET_XCRS,
     /// SET_MSRS, SET_DEVICE_ATTR, SET_REGS, SET_MP_STATE, GET_TSC_KHZ, IOEVENTFD.
-    pub const VCPU_SETUP: &[u64] = &[
+    pub const VCPU_SETUP: &[u32] = &[
         0xae41,
         0xae04,
         0x4008_ae90,
@@ -166,7 +162,7 @@ mod request {
         0x4040_ae79,
     ];
     /// `services::terminals`.
-    pub const DEVICES: &[u64] = &[
+    pub const DEVICES: &[u32] = &[
         0x5401,
         0x5402,
         0x5403,
@@ -193,144 +189,170 @@ mod request {
         0x8970,
     ];
     /// Changes of the network (netdevice(7), and of routes, neighbours, bridges): the kernel asks for CAP_NET_ADMIN.
-    pub const NETWORK: &[u64] = &[
+    pub const NETWORK: &[u32] = &[
         0x890b, 0x890c, 0x8914, 0x8916, 0x8918, 0x891a, 0x891c, 0x8922, 0x8923, 0x8924, 0x8931, 0x8932, 0x8936, 0x8943, 0x8953, 0x8955,
         0x89a0, 0x89a1, 0x89a2, 0x89a3,
     ];
-    pub const TIOCGWINSZ: u64 = 0x5413;
+    pub const TIOCGWINSZ: u32 = 0x5413;
 }
 
-type Rules = BTreeMap<i64, Vec<SeccompRule>>;
-
-fn condition(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<SeccompRule, HostError> {
-    let condition = SeccompCondition::new(argument, Dword, operator, value).during(Kind::Jail, "seccomp")?;
-    SeccompRule::new(vec![condition]).during(Kind::Jail, "seccomp")
-}
-
-fn names(rules: &mut Rules, list: &[i64]) {
-    for number in list {
-        rules.entry(*number).or_default();
+fn names(list: &mut List, numbers: &[i64]) {
+    for number in numbers {
+        list.entry(*number).or_default();
     }
 }
 
-fn controls(rules: &mut Rules, requests: &[u64]) -> Result<(), HostError> {
-    for number in requests {
-        rules.entry(libc::SYS_ioctl).or_default().push(condition(1, SeccompCmpOp::Eq, *number)?);
+/// One more value of an argument that may be `values` alone.
+fn values(list: &mut List, number: i64, index: u8, more: &[u32]) {
+    let allowed = list.entry(number).or_insert_with(|| Allowed::Argument { index, mask: u32::MAX, values: Vec::new() });
+    if let Allowed::Argument { values, .. } = allowed {
+        values.extend(more);
+        values.sort_unstable();
+        values.dedup();
     }
-    Ok(())
 }
 
-fn vcpu(rules: &mut Rules) -> Result<(), HostError> {
-    names(rules, VCPU);
-    controls(rules, &[request::KVM_RUN, request::KVM_SIGNAL_MSI, request::KVM_GET_REGS, request::KVM_GET_SREGS])
+fn bits(list: &mut List, number: i64, index: u8, mask: i32, value: i32) {
+    list.insert(number, Allowed::Argument { index, mask: mask as u32, values: vec![value as u32] });
 }
 
-fn server(rules: &mut Rules, changes_network: bool) -> Result<(), HostError> {
-    names(rules, SERVER);
+fn controls(list: &mut List, requests: &[u32]) {
+    values(list, libc::SYS_ioctl, 1, requests);
+}
+
+fn vcpu(list: &mut List) {
+    names(list, VCPU);
+    controls(list, &[request::KVM_RUN, request::KVM_SIGNAL_MSI, request::KVM_GET_REGS, request::KVM_GET_SREGS]);
+}
+
+fn server(list: &mut List, changes_network: bool) {
+    names(list, SERVER);
     if changes_network {
-        names(rules, NETWORK);
-        controls(rules, request::NETWORK)?;
+        names(list, NETWORK);
+        controls(list, request::NETWORK);
     }
-    for family in [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK] {
-        rules.entry(libc::SYS_socket).or_default().push(condition(0, SeccompCmpOp::Eq, family as u64)?);
-    }
-    controls(rules, request::DEVICES)?;
-    controls(rules, &[request::KVM_SIGNAL_MSI, request::KVM_SET_USER_MEMORY_REGION, request::KVM_SET_NR_MMU_PAGES])
+    values(list, libc::SYS_socket, 0, &[libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK].map(|family| family as u32));
+    controls(list, request::DEVICES);
+    controls(list, &[request::KVM_SIGNAL_MSI, request::KVM_SET_USER_MEMORY_REGION, request::KVM_SET_NR_MMU_PAGES]);
 }
 
-fn control(rules: &mut Rules) -> Result<(), HostError> {
-    names(rules, CONTROL);
-    controls(rules, &[request::KVM_SIGNAL_MSI, request::TIOCGWINSZ])
+fn control(list: &mut List) {
+    names(list, CONTROL);
+    controls(list, &[request::KVM_SIGNAL_MSI, request::TIOCGWINSZ]);
 }
 
-fn rules(thread: Thread, changes_network: bool) -> Result<Rules, HostError> {
-    let mut rules = Rules::new();
-    names(&mut rules, COMMON);
-    rules.insert(libc::SYS_mmap, vec![condition(2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0)?]);
-    rules.insert(libc::SYS_mprotect, vec![condition(2, SeccompCmpOp::MaskedEq(libc::PROT_EXEC as u64), 0)?]);
+fn list(thread: Thread, changes_network: bool) -> List {
+    let mut list = List::new();
+    names(&mut list, COMMON);
+    bits(&mut list, libc::SYS_mmap, 2, libc::PROT_EXEC, 0);
+    bits(&mut list, libc::SYS_mprotect, 2, libc::PROT_EXEC, 0);
     match thread {
         Thread::First => {}
         Thread::Vcpu => {
-            vcpu(&mut rules)?;
-            server(&mut rules, changes_network)?;
+            vcpu(&mut list);
+            server(&mut list, changes_network);
         }
-        Thread::Server => server(&mut rules, changes_network)?,
+        Thread::Server => server(&mut list, changes_network),
         Thread::Readiness => {
-            names(&mut rules, READINESS);
-            controls(&mut rules, &[request::KVM_SIGNAL_MSI])?;
+            names(&mut list, READINESS);
+            controls(&mut list, &[request::KVM_SIGNAL_MSI]);
         }
-        Thread::Control => control(&mut rules)?,
+        Thread::Control => control(&mut list),
         Thread::Main => {
-            vcpu(&mut rules)?;
-            server(&mut rules, changes_network)?;
-            names(&mut rules, READINESS);
-            control(&mut rules)?;
-            names(&mut rules, MAIN);
-            controls(&mut rules, request::VCPU_SETUP)?;
-            let thread_flags = (libc::CLONE_VM | libc::CLONE_THREAD) as u64;
-            rules.insert(libc::SYS_clone, vec![condition(0, SeccompCmpOp::MaskedEq(thread_flags), thread_flags)?]);
-            // Its flags lie in memory, where a filter cannot see them; `without_clone3` answers it.
-            names(&mut rules, &[libc::SYS_clone3]);
+            vcpu(&mut list);
+            server(&mut list, changes_network);
+            names(&mut list, READINESS);
+            control(&mut list);
+            names(&mut list, MAIN);
+            controls(&mut list, request::VCPU_SETUP);
+            let flags = libc::CLONE_VM | libc::CLONE_THREAD;
+            bits(&mut list, libc::SYS_clone, 0, flags, flags);
+            // Its flags lie in memory, where a filter cannot see them: libc uses clone(2) then.
+            list.insert(libc::SYS_clone3, Allowed::Error(libc::ENOSYS as u16));
         }
     }
-    Ok(rules)
+    list
 }
 
-fn compile(rules: Rules, mismatch: SeccompAction, found: SeccompAction) -> Result<BpfProgram, HostError> {
-    let filter = SeccompFilter::new(rules, mismatch, found, TargetArch::x86_64).during(Kind::Jail, "seccomp")?;
-    filter.try_into().during(Kind::Jail, "seccomp")
-}
-
-/// clone3(2) is ENOSYS, so that libc uses clone(2), whose flags can be checked.
-fn without_clone3() -> Result<BpfProgram, HostError> {
-    compile(Rules::from([(libc::SYS_clone3, Vec::new())]), SeccompAction::Allow, SeccompAction::Errno(libc::ENOSYS as u32))
-}
-
-/// Compiled lists, made before the threads that install them.
+/// A compiled list, made before the threads that install it. None: nothing is forbidden.
 #[derive(Clone, Debug, Default)]
-pub struct Filter(Vec<BpfProgram>);
+pub struct Filter(Option<BpfProgram>);
 
 impl Filter {
     /// `changes_network`: of a container that may change its own.
     pub fn new(thread: Thread, changes_network: bool) -> Result<Self, HostError> {
-        let mut programs = vec![compile(rules(thread, changes_network)?, SeccompAction::KillProcess, SeccompAction::Allow)?];
-        if thread == Thread::Main {
-            programs.push(without_clone3()?);
-        }
-        Ok(Self(programs))
+        compile(&list(thread, changes_network)).map(|program| Self(Some(program)))
     }
 
     /// For this thread, and those that it starts.
     pub fn install(&self) -> Result<(), HostError> {
-        for program in self.0.iter().rev() {
-            apply_filter(program).during(Kind::Jail, "cannot install a seccomp filter")?;
-        }
-        Ok(())
+        self.0.iter().try_for_each(|program| apply_filter(program).during(Kind::Jail, "cannot install a seccomp filter"))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use seccompiler::{SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch};
+
+    use super::super::bpf::tests::run;
     use super::*;
+
+    const THREADS: [Thread; 6] = [Thread::First, Thread::Main, Thread::Vcpu, Thread::Server, Thread::Readiness, Thread::Control];
 
     #[test]
     fn lists_compile_and_stay_short() {
-        let count = |thread| rules(thread, true).unwrap().len();
-        for thread in [Thread::First, Thread::Main, Thread::Vcpu, Thread::Server, Thread::Readiness, Thread::Control] {
-            Filter::new(thread, true).unwrap();
-        }
+        let count = |thread| list(thread, true).len();
+        assert!(THREADS.into_iter().all(|thread| Filter::new(thread, true).is_ok()));
         assert!(count(Thread::First) < 30 && count(Thread::Vcpu) < 110 && count(Thread::Readiness) < 30 && count(Thread::Server) < 90);
         for forbidden in [libc::SYS_execve, libc::SYS_ptrace, libc::SYS_mount, libc::SYS_fork, libc::SYS_unshare, libc::SYS_setuid] {
-            assert!(!rules(Thread::Main, true).unwrap().contains_key(&forbidden));
+            assert!(!list(Thread::Main, true).contains_key(&forbidden));
         }
     }
 
     #[test]
     fn networks_are_changed_by_those_that_may() {
+        let requests = |list: &List| match &list[&libc::SYS_ioctl] {
+            Allowed::Argument { values, .. } => values.len(),
+            other => panic!("ioctl: {other:?}"),
+        };
         for thread in [Thread::Main, Thread::Vcpu, Thread::Server] {
-            let (with, without) = (rules(thread, true).unwrap(), rules(thread, false).unwrap());
+            let (with, without) = (list(thread, true), list(thread, false));
             assert!(NETWORK.iter().all(|number| with.contains_key(number) && !without.contains_key(number)));
-            assert_eq!(with[&libc::SYS_ioctl].len() - without[&libc::SYS_ioctl].len(), request::NETWORK.len());
+            assert_eq!(requests(&with) - requests(&without), request::NETWORK.len());
+        }
+    }
+
+    /// The same list, compiled by seccompiler, without what fails.
+    fn reference(list: &List) -> BpfProgram {
+        let condition = |index, mask: u32, value| {
+            let operator = if mask == u32::MAX { SeccompCmpOp::Eq } else { SeccompCmpOp::MaskedEq(mask.into()) };
+            let condition = SeccompCondition::new(index, SeccompCmpArgLen::Dword, operator, value).unwrap();
+            SeccompRule::new(vec![condition]).unwrap()
+        };
+        let rules = list.iter().filter_map(|(number, allowed)| match allowed {
+            Allowed::Anything => Some((*number, Vec::new())),
+            Allowed::Error(_) => None,
+            Allowed::Argument { index, mask, values } => {
+                Some((*number, values.iter().map(|value| condition(*index, *mask, u64::from(*value))).collect()))
+            }
+        });
+        let filter = SeccompFilter::new(rules.collect(), SeccompAction::KillProcess, SeccompAction::Allow, TargetArch::x86_64);
+        filter.unwrap().try_into().unwrap()
+    }
+
+    #[test]
+    fn they_mean_what_seccompiler_makes_of_them() {
+        let requests = [&[0, 1, 2, 3, 4, 5, 7, 10, 16, 0x10000, 0x10100, 0x5413, 0x5414, 0xae80], request::NETWORK, request::VCPU_SETUP];
+        let values: Vec<u64> = requests.concat().into_iter().flat_map(|value| [value.into(), u64::from(value) + (1 << 32)]).collect();
+        for (thread, changes_network) in THREADS.into_iter().flat_map(|thread| [(thread, false), (thread, true)]) {
+            let list = list(thread, changes_network);
+            let (ours, theirs) = (compile(&list).unwrap(), reference(&list));
+            for number in (0..512).chain(0x4000_0000..0x4000_0200).filter(|number| *number != libc::SYS_clone3 as u32) {
+                for value in &values {
+                    let result = |program| run(program, 0xc000_003e, number, [*value; 6]);
+                    assert_eq!(result(&ours), result(&theirs), "{thread:?}: system call {number} with {value:#x}");
+                }
+            }
         }
     }
 }
